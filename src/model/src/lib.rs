@@ -1,0 +1,20 @@
+//! The words that every room shares: identifiers, SQL types and values, table definitions, errors.
+//!
+//! Plain data without I/O. Nothing here knows Tarantool, Raft or the query engine; each of those rooms translates
+//! from and to these words at its own edge.
+
+pub mod decimal;
+pub mod error;
+pub mod ids;
+pub mod msgpack;
+pub mod table;
+pub mod temporal;
+pub mod types;
+pub mod value;
+
+pub use decimal::Decimal;
+pub use error::{Code, Error, Result};
+pub use ids::{BucketId, Epoch, InstanceName, RaftId, ReplicasetName, TableId, TierName};
+pub use table::{Column, Distribution, Engine, Index, Table, TableState};
+pub use types::ColumnType;
+pub use value::Value;

@@ -1,0 +1,3 @@
+//! SQL: text -> statement -> plan -> distributed plan -> rows.
+
+pub mod cluster;

@@ -1,0 +1,123 @@
+//! The edge of the SQL room: what it asks of the cluster around it.
+//!
+//! `module` implements these traits over box, the bucket map and the connections; tests implement them in memory, so
+//! that the same statements run on both.
+
+use async_trait::async_trait;
+use model::{BucketId, Epoch, InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId, TierName, Value};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A range of buckets, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BucketRange {
+    pub first: BucketId,
+    pub last: BucketId,
+}
+
+/// A range of buckets as the catalog assigns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedRange {
+    pub buckets: BucketRange,
+    pub replicaset: ReplicasetName,
+    pub epoch: Epoch,
+}
+
+/// One version of the schema and of the placement of data. It does not change while a statement holds it.
+pub trait Schema: Send + Sync + std::fmt::Debug {
+    /// The catalog version; plans are cached under it.
+    fn version(&self) -> u64;
+    /// An operable table by its exact name.
+    fn table(&self, name: &str) -> Option<Arc<Table>>;
+    /// The names of all operable tables, for hints.
+    fn table_names(&self) -> Vec<String>;
+    /// How many buckets the tier has; None when there is no such tier.
+    fn bucket_count(&self, tier: &TierName) -> Option<u32>;
+    /// The owners of all buckets of the tier, in order of buckets, without gaps.
+    fn placement(&self, tier: &TierName) -> Vec<OwnedRange>;
+    /// The replicaset that this instance is part of.
+    fn local_replicaset(&self) -> Option<ReplicasetName>;
+    /// The name of this instance, for EXPLAIN.
+    fn local_instance(&self) -> InstanceName;
+    /// About how many rows the table has in the whole cluster.
+    fn row_count(&self, table: TableId) -> Option<u64>;
+}
+
+/// Which stored tuples of one table a scan reads, in this process.
+#[derive(Clone, Debug)]
+pub struct ScanRequest {
+    pub table: Arc<Table>,
+    /// 0 is the primary index.
+    pub index: u32,
+    /// Restricts a sharded table to these buckets. The storage refuses with `WrongBucket` when it does not own one of
+    /// them for reading, and keeps their rows until the scan is closed.
+    pub buckets: Vec<BucketRange>,
+    /// Bounds on a prefix of the index's columns (without the bucket id), lowest first; None where open.
+    pub lower: Option<Bound>,
+    pub upper: Option<Bound>,
+    pub descending: bool,
+    /// Stop after about so many rows.
+    pub rows_max: Option<usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bound {
+    pub values: Vec<Value>,
+    pub inclusive: bool,
+}
+
+/// Raw tuples as box stores them: `ends[i]` is where tuple i ends in `bytes`.
+#[derive(Clone, Debug, Default)]
+pub struct TupleBatch {
+    pub bytes: Vec<u8>,
+    pub ends: Vec<u32>,
+}
+
+/// A running scan. Dropping it closes the scan on the storage.
+#[async_trait]
+pub trait Scan: Send {
+    /// The next slice of at most 4096 tuples; None at the end.
+    async fn next(&mut self) -> Result<Option<TupleBatch>>;
+}
+
+/// The answers of a remote fragment: opaque frames of the SQL room. Dropping it cancels the fragment.
+#[async_trait]
+pub trait Frames: Send {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>>;
+}
+
+/// A change of one row, computed by a statement. Rows and keys are complete and already coerced to the column types.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowChange {
+    /// `DuplicateKey` when a row with the key is there.
+    Insert { row: Vec<Value> },
+    /// Counts as unchanged when a row with the key is there.
+    InsertOrSkip { row: Vec<Value> },
+    Replace { row: Vec<Value> },
+    /// Applies when the row at `key` still has the values of `expected` (column position, value): otherwise the
+    /// whole request is refused with `Conflict` and the statement computes its changes again.
+    Update { key: Vec<Value>, expected: Vec<(usize, Value)>, set: Vec<(usize, Value)> },
+    Delete { key: Vec<Value>, expected: Vec<(usize, Value)> },
+}
+
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    fn schema(&self) -> Arc<dyn Schema>;
+
+    /// Opens a scan of this process's own storage.
+    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>>;
+
+    /// Sends a fragment's bytes to the master of a replicaset, where `Engine::run_fragment` answers it.
+    async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>>;
+
+    /// Applies changes to one table: all that belong to one replicaset in one transaction there, replicasets side by
+    /// side. Answers how many rows changed. A failure on one replicaset is an error that says what was done where.
+    async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, deadline: Instant) -> Result<u64>;
+
+    /// Carries out a schema change; returns when every online instance has it.
+    async fn change_schema(&self, change: SchemaChange, deadline: Instant) -> Result<()>;
+
+    /// Waits until this instance has applied everything that was committed before the call: asked before a statement
+    /// fails for a name that is not known here.
+    async fn catch_up(&self, deadline: Instant) -> Result<()>;
+}

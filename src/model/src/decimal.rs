@@ -151,7 +151,9 @@ impl PartialOrd for Decimal {
 impl Ord for Decimal {
     fn cmp(&self, other: &Self) -> Ordering {
         // Whole parts first; then fractions, brought to one scale, which always fits.
-        let whole = |d: &Self| 10i128.checked_pow(u32::from(d.scale)).map_or((0, d.unscaled), |p| (d.unscaled / p, d.unscaled % p));
+        let whole = |d: &Self| {
+            10i128.checked_pow(u32::from(d.scale)).map_or((0, d.unscaled), |p| (d.unscaled / p, d.unscaled % p))
+        };
         let ((a, a_rest), (b, b_rest)) = (whole(self), whole(other));
         let lift = |rest: i128, from: u8, to: u8| rest * 10i128.pow(u32::from(to - from));
         let scale = self.scale.max(other.scale);
@@ -184,7 +186,8 @@ impl FromStr for Decimal {
 
     /// Reads `-12.50`, `1e3`, `1.5E-2`.
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::new(Code::WrongType, format!("\"{text}\" is not a decimal number of up to {DIGITS_MAX} digits"));
+        let bad =
+            || Error::new(Code::WrongType, format!("\"{text}\" is not a decimal number of up to {DIGITS_MAX} digits"));
         let trimmed = text.trim();
         let (mantissa, exponent) = match trimmed.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().map_err(|_| bad())?),

@@ -6,12 +6,24 @@ use serde::{Deserialize, Serialize};
 /// One change of the schema. Ids and versions are the catalog's to give: what a caller puts there is ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SchemaChange {
-    CreateTable { table: Table },
-    DropTable { table: String },
-    CreateIndex { table: String, index: Index },
-    DropIndex { table: String, index: String },
+    CreateTable {
+        table: Table,
+    },
+    DropTable {
+        table: String,
+    },
+    CreateIndex {
+        table: String,
+        index: Index,
+    },
+    DropIndex {
+        table: String,
+        index: String,
+    },
     /// All rows go, the definition stays.
-    Truncate { table: String },
+    Truncate {
+        table: String,
+    },
 }
 
 impl SchemaChange {

@@ -138,7 +138,10 @@ impl Table {
         self.validate_key("primary key", &self.primary_key)?;
         for &position in &self.primary_key {
             if self.columns[position].nullable {
-                return invalid(format!("column \"{}\" is part of the primary key and can not be nullable", self.columns[position].name));
+                return invalid(format!(
+                    "column \"{}\" is part of the primary key and can not be nullable",
+                    self.columns[position].name
+                ));
             }
         }
         if let Distribution::Sharded { key, tier } = &self.distribution {
@@ -163,8 +166,11 @@ impl Table {
         self.validate_key("index", &index.columns)?;
         let covers_sharding = self.sharding_key().unwrap_or(&[]).iter().all(|p| index.columns.contains(p));
         if index.unique && !covers_sharding {
-            return Err(Error::new(Code::InvalidStatement, format!("unique index \"{}\" does not contain the sharding key", index.name))
-                .with_hint("each replicaset only sees its own rows: add the sharding columns to the index"));
+            return Err(Error::new(
+                Code::InvalidStatement,
+                format!("unique index \"{}\" does not contain the sharding key", index.name),
+            )
+            .with_hint("each replicaset only sees its own rows: add the sharding columns to the index"));
         }
         Ok(())
     }
@@ -176,7 +182,10 @@ impl Table {
         }
         for (at, position) in positions.iter().enumerate() {
             let Some(column) = self.columns.get(*position) else {
-                return invalid(format!("the {what} of table \"{}\" names column {position}, which it does not have", self.name));
+                return invalid(format!(
+                    "the {what} of table \"{}\" names column {position}, which it does not have",
+                    self.name
+                ));
             };
             if positions[..at].contains(position) {
                 return invalid(format!("the {what} names column \"{}\" twice", column.name));

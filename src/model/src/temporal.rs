@@ -97,7 +97,8 @@ pub fn parse_time(text: &str) -> Result<i64> {
 /// microseconds since 1970-01-01; an offset is subtracted, so that the result is UTC.
 pub fn parse_timestamp(text: &str) -> Result<i64> {
     let bad = || {
-        Error::new(Code::WrongType, format!("\"{text}\" is not a timestamp")).with_hint("write it as 2013-01-31 05:00:00")
+        Error::new(Code::WrongType, format!("\"{text}\" is not a timestamp"))
+            .with_hint("write it as 2013-01-31 05:00:00")
     };
     let trimmed = text.trim();
     let Some((date, clock)) = trimmed.split_once(['T', 't', ' ']) else {

@@ -103,7 +103,9 @@ impl Value {
             (T::Uuid, Value::Text(s)) => Value::Uuid(parse_uuid(&s)?),
             (T::Date, Value::Date(d)) => Value::Date(d),
             (T::Date, Value::Text(s)) => Value::Date(temporal::parse_date(&s)?),
-            (T::Date, Value::Timestamp(t) | Value::TimestampTz(t)) => Value::Date(t.div_euclid(temporal::MICROS_PER_DAY)),
+            (T::Date, Value::Timestamp(t) | Value::TimestampTz(t)) => {
+                Value::Date(t.div_euclid(temporal::MICROS_PER_DAY))
+            }
             (T::Time, Value::Time(t)) => Value::Time(t),
             (T::Time, Value::Text(s)) => Value::Time(temporal::parse_time(&s)?),
             (T::Timestamp, Value::Timestamp(t) | Value::TimestampTz(t)) => Value::Timestamp(t),
@@ -149,9 +151,9 @@ impl Value {
             Value::Integer(i) => Ok(Decimal::from(*i)),
             Value::Decimal(d) => Ok(*d),
             // The shortest text that reads back as this double is what its writer meant.
-            Value::Double(d) => d.to_string().parse().map_err(|_| {
-                Error::new(Code::ValueOutOfRange, format!("{d} does not fit {ty}"))
-            }),
+            Value::Double(d) => {
+                d.to_string().parse().map_err(|_| Error::new(Code::ValueOutOfRange, format!("{d} does not fit {ty}")))
+            }
             _ => Err(self.wrong_type(ty)),
         }
     }
@@ -159,7 +161,9 @@ impl Value {
     /// Appends the value as box stores it.
     pub fn write_stored(&self, out: &mut Vec<u8>) {
         match self {
-            Value::Date(i) | Value::Time(i) | Value::Timestamp(i) | Value::TimestampTz(i) => msgpack::write_int(out, *i),
+            Value::Date(i) | Value::Time(i) | Value::Timestamp(i) | Value::TimestampTz(i) => {
+                msgpack::write_int(out, *i)
+            }
             other => other.write_shown(out),
         }
     }

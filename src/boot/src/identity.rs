@@ -1,0 +1,99 @@
+//! Who a data folder belongs to: a small file that is read before any storage is opened.
+//!
+//! It is written before the instance asks to join, so that an attempt that broke off goes on under the same uuid.
+
+use crate::config::Config;
+use model::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The file's name inside the data folder.
+pub const FILE_NAME: &str = "picodata.identity";
+
+/// How far the instance has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Asking to join: nothing in the folder is worth keeping.
+    Joining,
+    /// A member. Raft's number and the replicaset are fixed from here on.
+    Member { cluster_id: String, raft_id: u64, replicaset_uuid: String, bootstrap: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Of the file's form.
+    pub version: u32,
+    pub cluster: String,
+    pub name: String,
+    pub instance_uuid: String,
+    pub stage: Stage,
+}
+
+const VERSION: u32 = 1;
+
+impl Identity {
+    pub fn new(config: &Config, instance_uuid: String) -> Self {
+        Self {
+            version: VERSION,
+            cluster: config.cluster.clone(),
+            name: config.name.clone(),
+            instance_uuid,
+            stage: Stage::Joining,
+        }
+    }
+
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        rmp_serde::to_vec_named(self).map_err(|e| Error::internal(format!("the identity can not be encoded: {e}")))
+    }
+
+    /// Errors: `Corrupted` when the bytes are no identity or one of a newer form.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let broken = |why: String| Error::new(Code::Corrupted, format!("{FILE_NAME} can not be read: {why}"));
+        let identity: Self = rmp_serde::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
+        if identity.version != VERSION {
+            return Err(broken(format!("its version is {}, this picodata reads {VERSION}", identity.version)));
+        }
+        Ok(identity)
+    }
+
+    /// Refuses to run an instance on the data of another. Errors: `Config`, `ForeignCluster`.
+    pub fn check(&self, config: &Config) -> Result<()> {
+        if self.name != config.name {
+            let message =
+                format!("{} holds the data of instance \"{}\", not of \"{}\"", config.data_dir, self.name, config.name);
+            return Err(Error::new(Code::Config, message).with_hint("give each instance a data_dir of its own"));
+        }
+        if self.cluster != config.cluster {
+            let message = format!(
+                "{} holds data of cluster \"{}\", not of \"{}\"",
+                config.data_dir, self.cluster, config.cluster
+            );
+            return Err(Error::new(Code::ForeignCluster, message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_survive_and_guard_their_folder() {
+        let options = [&[0x81, 0xa4][..], b"name", &[0xa2], b"i1"].concat();
+        let config = Config::read(&options, 1).unwrap();
+        let mut identity = Identity::new(&config, "u".into());
+        identity.stage =
+            Stage::Member { cluster_id: "c".into(), raft_id: 3, replicaset_uuid: "r".into(), bootstrap: true };
+        let back = Identity::from_bytes(&identity.to_bytes().unwrap()).unwrap();
+        assert_eq!(back, identity);
+        assert!(back.check(&config).is_ok());
+        assert_eq!(Identity { name: "i2".into(), ..back.clone() }.check(&config).unwrap_err().code, Code::Config);
+        assert_eq!(
+            Identity { cluster: "x".into(), ..back.clone() }.check(&config).unwrap_err().code,
+            Code::ForeignCluster
+        );
+        let newer = Identity { version: 9, ..back };
+        assert_eq!(Identity::from_bytes(&newer.to_bytes().unwrap()).unwrap_err().code, Code::Corrupted);
+        assert_eq!(Identity::from_bytes(b"junk").unwrap_err().code, Code::Corrupted);
+    }
+}

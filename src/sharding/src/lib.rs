@@ -1,0 +1,11 @@
+//! The sharding room: which bucket a row belongs to, which replicaset owns the bucket, how buckets change hands and
+//! which of them should.
+//!
+//! Keys and maps come in; buckets, owners and planned moves go out. Nothing here does I/O or reads a clock, so that the
+//! simulator and the exhaustive tests drive the same code as the module.
+
+pub mod hash;
+pub mod map;
+
+pub use hash::{KeyHasher, bucket_of, hash_row, hash_values};
+pub use map::{BucketMap, BucketRange, OwnedRange};

@@ -1,0 +1,254 @@
+//! Which buckets this instance serves at this moment, and who is busy with them.
+//!
+//! Every read and write passes here. Writes are counted for each bucket until they are committed, so that a move that
+//! locks a bucket knows when the last one is through; scans are listed with their ranges, so that the rows of a bucket
+//! that has left are kept while one of them reads.
+
+use model::{BucketId, Code, Error, Result};
+use sharding::BucketRange;
+
+/// What this instance does with a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum BucketState {
+    /// Nothing: another replicaset owns it. Rows of it that are still here are not shown.
+    #[default]
+    Foreign,
+    /// Its rows are arriving. Neither reads nor writes.
+    Receiving,
+    /// Owned; reads only, until the old owner has said that it serves it no more, or while the last changes are
+    /// handed over.
+    ReadOnly,
+    /// Owned: reads and writes.
+    Active,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    state: BucketState,
+    writes_in_flight: u32,
+}
+
+/// Names a running scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanId(u64);
+
+/// The state of every bucket of this instance's tier, on this instance.
+#[derive(Debug)]
+pub struct BucketGuard {
+    slots: Vec<Slot>,
+    is_master: bool,
+    version: u64,
+    instance: String,
+    scans: Vec<(ScanId, Vec<BucketRange>)>,
+    scans_opened: u64,
+}
+
+impl BucketGuard {
+    /// A guard that knows no bucket yet and refuses everything.
+    pub fn new(instance: impl Into<String>) -> Self {
+        let instance = instance.into();
+        Self { slots: Vec::new(), is_master: false, version: 0, instance, scans: Vec::new(), scans_opened: 0 }
+    }
+
+    /// The catalog version that the states come from; refusals carry it.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn is_master(&self) -> bool {
+        self.is_master
+    }
+
+    /// Sets what the catalog says: a new version, and whether this instance may write. Buckets are set apart.
+    pub fn set_version(&mut self, version: u64, bucket_count: u32, is_master: bool) {
+        self.version = version;
+        self.is_master = is_master;
+        let len = bucket_count as usize + 1;
+        if len > self.slots.len() {
+            self.slots.resize(len, Slot::default());
+        }
+    }
+
+    /// Sets the state of a range of buckets; those outside the tier are ignored.
+    pub fn set_state(&mut self, buckets: BucketRange, state: BucketState) {
+        let end = (buckets.last as usize + 1).min(self.slots.len());
+        for slot in self.slots.get_mut(buckets.first as usize..end).unwrap_or_default() {
+            slot.state = state;
+        }
+    }
+
+    pub fn state(&self, bucket: BucketId) -> BucketState {
+        self.slots.get(bucket as usize).map_or(BucketState::Foreign, |slot| slot.state)
+    }
+
+    /// Checks a read of one bucket. Reads are for the master, unless the reader accepts a replica's delay.
+    ///
+    /// Errors: `NoMaster`, `WrongBucket`.
+    #[inline]
+    pub fn check_read(&self, bucket: BucketId, any_replica: bool) -> Result<()> {
+        if !self.is_master && !any_replica {
+            return Err(self.not_master());
+        }
+        match self.state(bucket) {
+            BucketState::Active | BucketState::ReadOnly => Ok(()),
+            BucketState::Foreign | BucketState::Receiving => Err(self.wrong_bucket(bucket)),
+        }
+    }
+
+    /// Checks a write to one bucket and counts it as in flight. Each success needs one `end_write`.
+    ///
+    /// Errors: `NoMaster`, `WrongBucket`, `BucketLocked`.
+    #[inline]
+    pub fn begin_write(&mut self, bucket: BucketId) -> Result<()> {
+        if !self.is_master {
+            return Err(self.not_master());
+        }
+        let state = self.state(bucket);
+        match (state, self.slots.get_mut(bucket as usize)) {
+            (BucketState::Active, Some(slot)) => {
+                slot.writes_in_flight += 1;
+                Ok(())
+            }
+            (BucketState::ReadOnly, _) => Err(self.locked(bucket)),
+            _ => Err(self.wrong_bucket(bucket)),
+        }
+    }
+
+    /// The write to this bucket is committed or undone.
+    #[inline]
+    pub fn end_write(&mut self, bucket: BucketId) {
+        if let Some(slot) = self.slots.get_mut(bucket as usize) {
+            debug_assert!(slot.writes_in_flight > 0, "a write to bucket {bucket} ended twice");
+            slot.writes_in_flight = slot.writes_in_flight.saturating_sub(1);
+        }
+    }
+
+    /// How many writes to these buckets have begun and not ended. A move waits for 0 after it has made them read-only.
+    pub fn writes_in_flight(&self, buckets: BucketRange) -> u64 {
+        let end = (buckets.last as usize + 1).min(self.slots.len());
+        self.slots
+            .get(buckets.first as usize..end)
+            .unwrap_or_default()
+            .iter()
+            .map(|s| u64::from(s.writes_in_flight))
+            .sum()
+    }
+
+    /// Checks that all buckets of a scan are readable and lists the scan until `end_scan`.
+    ///
+    /// Errors: `NoMaster`, `WrongBucket` with the first bucket that is not.
+    pub fn begin_scan(&mut self, ranges: &[BucketRange], any_replica: bool) -> Result<ScanId> {
+        for range in ranges {
+            for bucket in range.first..=range.last {
+                self.check_read(bucket, any_replica)?;
+            }
+        }
+        self.scans_opened += 1;
+        let id = ScanId(self.scans_opened);
+        self.scans.push((id, ranges.to_vec()));
+        Ok(id)
+    }
+
+    pub fn end_scan(&mut self, id: ScanId) {
+        self.scans.retain(|(other, _)| *other != id);
+    }
+
+    /// Whether a running scan reads one of these buckets. Their rows must stay until it does not.
+    pub fn is_scanned(&self, buckets: BucketRange) -> bool {
+        self.scans.iter().any(|(_, ranges)| ranges.iter().any(|range| range.overlaps(buckets)))
+    }
+
+    /// The ranges of buckets that can be read here.
+    pub fn readable(&self) -> Vec<BucketRange> {
+        let mut ranges: Vec<BucketRange> = Vec::new();
+        for (bucket, slot) in (0 as BucketId..).zip(&self.slots) {
+            if !matches!(slot.state, BucketState::Active | BucketState::ReadOnly) {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(range) if range.last + 1 == bucket => range.last = bucket,
+                _ => ranges.push(BucketRange { first: bucket, last: bucket }),
+            }
+        }
+        ranges
+    }
+
+    fn not_master(&self) -> Error {
+        Error::new(Code::NoMaster, format!("instance {} is not the master of its replicaset", self.instance))
+    }
+
+    fn wrong_bucket(&self, bucket: BucketId) -> Error {
+        let message =
+            format!("bucket {bucket} is not on instance {} at catalog version {}", self.instance, self.version);
+        Error::new(Code::WrongBucket, message)
+    }
+
+    fn locked(&self, bucket: BucketId) -> Error {
+        Error::new(Code::BucketLocked, format!("bucket {bucket} on instance {} is changing hands", self.instance))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(first: BucketId, last: BucketId) -> BucketRange {
+        BucketRange { first, last }
+    }
+
+    fn guard() -> BucketGuard {
+        let mut guard = BucketGuard::new("i1");
+        guard.set_version(7, 10, true);
+        guard.set_state(range(1, 5), BucketState::Active);
+        guard
+    }
+
+    fn code<T: std::fmt::Debug>(result: Result<T>) -> Code {
+        result.unwrap_err().code
+    }
+
+    #[test]
+    fn only_owned_buckets_are_served() {
+        let mut guard = guard();
+        assert_eq!(guard.check_read(5, false), Ok(()));
+        assert_eq!(code(guard.check_read(6, false)), Code::WrongBucket);
+        assert_eq!(code(guard.check_read(11, false)), Code::WrongBucket);
+        assert_eq!(code(guard.begin_write(6)), Code::WrongBucket);
+        assert_eq!(code(guard.begin_write(u32::MAX)), Code::WrongBucket);
+        assert_eq!(guard.begin_write(1), Ok(()));
+        assert_eq!(guard.readable(), [range(1, 5)]);
+    }
+
+    #[test]
+    fn a_locked_bucket_waits_for_its_last_write() {
+        let mut guard = guard();
+        guard.begin_write(3).unwrap();
+        guard.set_state(range(2, 4), BucketState::ReadOnly);
+        assert_eq!(code(guard.begin_write(3)), Code::BucketLocked);
+        assert_eq!(guard.check_read(3, false), Ok(()));
+        assert_eq!(guard.writes_in_flight(range(2, 4)), 1);
+        guard.end_write(3);
+        assert_eq!(guard.writes_in_flight(range(1, 10)), 0);
+    }
+
+    #[test]
+    fn a_replica_serves_only_who_accepts_its_delay() {
+        let mut guard = guard();
+        guard.set_version(8, 10, false);
+        assert_eq!(code(guard.check_read(1, false)), Code::NoMaster);
+        assert_eq!(guard.check_read(1, true), Ok(()));
+        assert_eq!(code(guard.begin_write(1)), Code::NoMaster);
+    }
+
+    #[test]
+    fn rows_of_a_bucket_that_left_stay_while_a_scan_reads_them() {
+        let mut guard = guard();
+        let scan = guard.begin_scan(&[range(1, 2), range(4, 5)], false).unwrap();
+        guard.set_state(range(4, 4), BucketState::Foreign);
+        assert!(guard.is_scanned(range(4, 4)));
+        assert!(!guard.is_scanned(range(3, 3)));
+        assert_eq!(code(guard.begin_scan(&[range(4, 4)], false)), Code::WrongBucket);
+        guard.end_scan(scan);
+        assert!(!guard.is_scanned(range(1, 10)));
+    }
+}

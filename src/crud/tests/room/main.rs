@@ -1,0 +1,7 @@
+//! The room from outside, over a store in memory that stands in for box.
+
+mod batch;
+mod memory;
+mod rows;
+mod select;
+mod updates;

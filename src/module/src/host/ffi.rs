@@ -1,0 +1,42 @@
+//! The functions of the host that this room calls and the `tarantool` crate does not declare, or declares through a
+//! lookup that is too slow for a hot path. All of them are exported by `/usr/bin/tarantool` 2.6.0.
+//!
+//! None of them may be called from another thread than tx.
+
+use std::ffi::{c_char, c_int, c_void};
+use tarantool::ffi::tarantool::{BoxTuple, Fiber};
+
+/// A savepoint of the running transaction; owned by the transaction.
+#[repr(C)]
+pub struct TxnSavepoint {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    /// Parks the running fiber; answers true when `timeout` seconds passed before anybody woke it.
+    pub fn fiber_yield_timeout(timeout: f64) -> bool;
+    /// Puts the running fiber behind all that are ready to run in this loop turn.
+    pub fn fiber_reschedule();
+    pub fn fiber_set_name(fiber: *mut Fiber, name: *const c_char);
+
+    pub fn box_txn_savepoint() -> *mut TxnSavepoint;
+    pub fn box_txn_rollback_to_savepoint(savepoint: *mut TxnSavepoint) -> c_int;
+
+    pub fn box_index_iterator(
+        space_id: u32,
+        index_id: u32,
+        kind: c_int,
+        key: *const c_char,
+        key_end: *const c_char,
+    ) -> *mut c_void;
+    pub fn box_iterator_next(iterator: *mut c_void, result: *mut *mut BoxTuple) -> c_int;
+    pub fn box_iterator_free(iterator: *mut c_void);
+    pub fn box_index_count(
+        space_id: u32,
+        index_id: u32,
+        kind: c_int,
+        key: *const c_char,
+        key_end: *const c_char,
+    ) -> isize;
+    pub fn box_is_ro() -> bool;
+}

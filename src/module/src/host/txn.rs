@@ -1,0 +1,80 @@
+//! A transaction as a guard: what is not committed is rolled back when it goes out of scope.
+//!
+//! memtx undoes a transaction as soon as its fiber yields, so nothing inside one may wait; `commit` itself does.
+
+use super::error;
+use super::ffi::{self as own, TxnSavepoint};
+use model::{Code, Error, Result};
+use std::marker::PhantomData;
+use tarantool::ffi::tarantool as ffi;
+
+/// A running transaction of the running fiber.
+#[must_use = "a transaction that is dropped is rolled back"]
+pub struct Transaction {
+    _not_send: PhantomData<*mut ()>,
+}
+
+/// A point in a transaction to return to. Valid until that transaction ends or a savepoint made before is returned to.
+#[derive(Clone, Copy)]
+pub struct Savepoint<'txn> {
+    point: *mut TxnSavepoint,
+    _txn: PhantomData<&'txn Transaction>,
+}
+
+/// Whether the running fiber is inside a transaction.
+pub fn is_active() -> bool {
+    // SAFETY: reads a field of the running fiber.
+    unsafe { ffi::box_txn() }
+}
+
+impl Transaction {
+    /// Errors: `Internal` when the fiber is in a transaction already.
+    pub fn begin() -> Result<Transaction> {
+        // SAFETY: called on a fiber of the tx thread, after box.cfg.
+        match unsafe { ffi::box_txn_begin() } {
+            0 => Ok(Transaction { _not_send: PhantomData }),
+            _ => Err(error::last()),
+        }
+    }
+
+    /// Writes the WAL; yields. After an error nothing of the transaction remains.
+    pub fn commit(self) -> Result<()> {
+        std::mem::forget(self);
+        // SAFETY: as above; the host ends the transaction in either case.
+        match unsafe { ffi::box_txn_commit() } {
+            0 => Ok(()),
+            _ => Err(error::last()),
+        }
+    }
+
+    /// Undoes everything. The same as dropping, where that would read oddly.
+    pub fn rollback(self) {}
+
+    pub fn savepoint(&self) -> Result<Savepoint<'_>> {
+        // SAFETY: inside a transaction; null is checked.
+        let point = unsafe { own::box_txn_savepoint() };
+        if point.is_null() {
+            return Err(error::last());
+        }
+        Ok(Savepoint { point, _txn: PhantomData })
+    }
+
+    /// Undoes what came after the savepoint.
+    pub fn rollback_to(&self, savepoint: Savepoint<'_>) -> Result<()> {
+        if !is_active() {
+            return Err(Error::new(Code::Internal, "the transaction ended before its savepoint was used"));
+        }
+        // SAFETY: the savepoint belongs to the transaction that is still active.
+        match unsafe { own::box_txn_rollback_to_savepoint(savepoint.point) } {
+            0 => Ok(()),
+            _ => Err(error::last()),
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // SAFETY: without a transaction this does nothing. It fails only inside a trigger, where we never begin one.
+        unsafe { ffi::box_txn_rollback() };
+    }
+}

@@ -6,6 +6,8 @@
 
 pub mod hash;
 pub mod map;
+pub mod moves;
 
 pub use hash::{KeyHasher, bucket_of, hash_row, hash_values};
 pub use map::{BucketMap, BucketRange, OwnedRange};
+pub use moves::{MovePhase, Tenure};

@@ -1,0 +1,97 @@
+//! Who is master of a replicaset, and who holds its acknowledged writes.
+//!
+//! A term begins before its master does: `SetMaster` to the next term without a master first, so that the old one can be
+//! fenced off, then `SetMaster` in that term with the member that was chosen. Where there is nobody to fence, one step
+//! does both.
+
+use crate::apply::{Change, Changes, conflict};
+use crate::settings::Setting;
+use crate::state::State;
+use crate::topology::Replicaset;
+use model::{Code, Error, InstanceName, ReplicasetName, Result};
+use std::collections::BTreeSet;
+
+impl State {
+    pub(crate) fn set_master(
+        &mut self,
+        name: &ReplicasetName,
+        term: u64,
+        master: Option<&InstanceName>,
+        version: u64,
+    ) -> Changes {
+        let replicaset = self.topology.replicaset(name)?;
+        let begins = replicaset.master_term.checked_add(1) == Some(term);
+        let fills = replicaset.master_term == term && replicaset.master.is_none() && master.is_some();
+        if !begins && !fills {
+            let now = replicaset.master.as_ref().map_or("no master".into(), |m| format!("master \"{m}\""));
+            let message = format!("replicaset \"{name}\" is in master term {} with {now}", replicaset.master_term);
+            return Err(conflict(message));
+        }
+        if let Some(master) = master {
+            self.check_master(replicaset, master)?;
+        }
+        let topology = self.topology.make_mut();
+        if let Some(replicaset) = topology.replicasets.get_mut(name) {
+            replicaset.master = master.cloned();
+            replicaset.master_term = term;
+            replicaset.version = version;
+            if replicaset.in_sync.is_empty() {
+                replicaset.in_sync.extend(master.cloned());
+            }
+        }
+        topology.settle(name);
+        Ok(vec![Change::Replicaset(name.clone())])
+    }
+
+    fn check_master(&self, replicaset: &Replicaset, master: &InstanceName) -> Result<()> {
+        let name = &replicaset.name;
+        if !self.topology.members(name).any(|member| member.name == *master) {
+            return Err(conflict(format!("instance \"{master}\" is not a member of replicaset \"{name}\"")));
+        }
+        if !replicaset.in_sync.is_empty() && !replicaset.in_sync.contains(master) {
+            return Err(conflict(format!(
+                "instance \"{master}\" is not in sync: as master of \"{name}\" it would lose writes"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_in_sync(
+        &mut self,
+        name: &ReplicasetName,
+        term: u64,
+        in_sync: &BTreeSet<InstanceName>,
+        version: u64,
+    ) -> Changes {
+        let replicaset = self.topology.replicaset(name)?;
+        if replicaset.master_term != term {
+            let now = replicaset.master_term;
+            return Err(conflict(format!("replicaset \"{name}\" is in master term {now}, not {term}")));
+        }
+        if replicaset.in_sync == *in_sync {
+            return Ok(vec![]);
+        }
+        let wrong = |message: String| Err(Error::new(Code::Argument, message));
+        if let Some(master) = replicaset.master.as_ref().filter(|master| !in_sync.contains(*master)) {
+            return wrong(format!("the master \"{master}\" of replicaset \"{name}\" is always in sync"));
+        }
+        if let Some(other) = in_sync.iter().find(|i| !self.topology.members(name).any(|member| member.name == **i)) {
+            return wrong(format!("instance \"{other}\" is not a member of replicaset \"{name}\""));
+        }
+        let keeps_one = replicaset.in_sync.is_empty() || !in_sync.is_disjoint(&replicaset.in_sync);
+        if in_sync.is_empty() || !keeps_one {
+            return wrong(format!("replicaset \"{name}\" would lose its last member in sync"));
+        }
+        let min = self.settings.count(Setting::MinInSync);
+        if in_sync.len() < min && in_sync.len() < replicaset.in_sync.len() {
+            return wrong(format!("replicaset \"{name}\" would fall below min_in_sync, which is {min}"));
+        }
+        let topology = self.topology.make_mut();
+        if let Some(replicaset) = topology.replicasets.get_mut(name) {
+            replicaset.in_sync = in_sync.clone();
+            replicaset.version = version;
+        }
+        topology.settle(name);
+        Ok(vec![Change::Replicaset(name.clone())])
+    }
+}

@@ -4,7 +4,7 @@
 //! None of them may be called from another thread than tx.
 
 use std::ffi::{c_char, c_int, c_void};
-use tarantool::ffi::tarantool::{BoxTuple, Fiber};
+use tarantool::ffi::tarantool::BoxTuple;
 
 /// A savepoint of the running transaction; owned by the transaction.
 #[repr(C)]
@@ -17,7 +17,6 @@ unsafe extern "C" {
     pub fn fiber_yield_timeout(timeout: f64) -> bool;
     /// Puts the running fiber behind all that are ready to run in this loop turn.
     pub fn fiber_reschedule();
-    pub fn fiber_set_name(fiber: *mut Fiber, name: *const c_char);
 
     pub fn box_txn_savepoint() -> *mut TxnSavepoint;
     pub fn box_txn_rollback_to_savepoint(savepoint: *mut TxnSavepoint) -> c_int;

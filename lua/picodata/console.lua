@@ -1,0 +1,279 @@
+-- The SQL console: reads statements that may span lines, runs them, prints tables and times.
+--
+-- In comes a session: how to execute a statement, how to ask for the status. It knows nothing of where the statements
+-- run: `picodata.console()` gives it the functions of the own process, the command line those of a connection.
+
+local clock = require('clock')
+local ffi = require('ffi')
+local fio = require('fio')
+local socket = require('socket')
+
+ffi.cdef [[
+    char *readline(const char *prompt);
+    void add_history(const char *line);
+    int read_history(const char *file);
+    int write_history(const char *file);
+    void free(void *pointer);
+    int isatty(int fd);
+]]
+
+local console = {}
+
+local CELL_CHARS_MAX = 60
+local ROWS_SHOWN_MAX = 1000
+
+local HELP = [[
+End a statement with a semicolon; it may span lines.
+  \d          tables            \d NAME     columns and indexes of a table
+  \s          status            \timing     switch times on and off
+  \i FILE     run a file        \q          leave (or Ctrl-D)]]
+
+--- Whether a file descriptor is a terminal.
+function console.is_terminal(fd)
+    return ffi.C.isatty(fd) == 1
+end
+
+-- Tables --------------------------------------------------------------------------------------------------------------
+
+local function utf8_length(text)
+    local _, continuation = text:gsub('[\128-\191]', '')
+    return #text - continuation
+end
+
+local function utf8_cut(text, chars_max)
+    if utf8_length(text) <= chars_max then return text end
+    local cut, chars = 1, 0
+    while chars < chars_max - 1 do
+        cut = cut + #text:sub(cut):match('^[%z\1-\127\194-\244]?[\128-\191]*')
+        chars = chars + 1
+    end
+    return text:sub(1, cut - 1) .. '…'
+end
+
+local function show(value)
+    if value == nil then return 'NULL' end
+    if type(value) == 'table' then return require('json').encode(value) end
+    if type(value) == 'number' and value % 1 ~= 0 then return ('%.10g'):format(value) end
+    return (tostring(value):gsub('[UL]?LL$', ''):gsub('%c', ' '))
+end
+
+local function is_number(value)
+    return type(value) == 'number' or type(value) == 'cdata' and value ~= nil and tonumber(tostring(value)) ~= nil
+end
+
+--- The answer of a statement as text: a table, or a line.
+function console.format(answer)
+    if answer.row_count then return ('%d %s'):format(answer.row_count, answer.row_count == 1 and 'row' or 'rows') end
+    local metadata, rows = answer.metadata or {}, answer.rows or {}
+    local widths, right, cells = {}, {}, {}
+    for i, column in ipairs(metadata) do
+        widths[i], right[i] = utf8_length(column.name), true
+    end
+    for r = 1, math.min(#rows, ROWS_SHOWN_MAX) do
+        cells[r] = {}
+        for i in ipairs(metadata) do
+            local value = rows[r][i]
+            local text = utf8_cut(show(value), CELL_CHARS_MAX)
+            cells[r][i] = text
+            widths[i] = math.max(widths[i], utf8_length(text))
+            if value ~= nil and not is_number(value) then right[i] = false end
+        end
+    end
+    local function line(texts)
+        local padded = {}
+        for i, text in ipairs(texts) do
+            local space = (' '):rep(widths[i] - utf8_length(text))
+            padded[i] = right[i] and space .. text or text .. space
+        end
+        return (' ' .. table.concat(padded, ' | ')):gsub('%s+$', '')
+    end
+    local names, rules = {}, {}
+    for i, column in ipairs(metadata) do
+        names[i], rules[i] = column.name, ('-'):rep(widths[i] + 2)
+    end
+    local out = {(line(names)), table.concat(rules, '+')}
+    for _, row in ipairs(cells) do table.insert(out, (line(row))) end
+    local hidden = #rows > #cells and (', the first %d shown'):format(#cells) or ''
+    table.insert(out, ('(%d %s%s)'):format(#rows, #rows == 1 and 'row' or 'rows', hidden))
+    return table.concat(out, '\n')
+end
+
+-- Statements ----------------------------------------------------------------------------------------------------------
+
+-- Where the first complete statement ends: the position of a semicolon outside quotes and comments, or nil.
+local function statement_end(text)
+    local at = 1
+    while at <= #text do
+        local c, two = text:sub(at, at), text:sub(at, at + 1)
+        if c == ';' then
+            return at
+        elseif c == "'" or c == '"' then
+            at = text:find(c, at + 1, true)
+        elseif two == '--' then
+            at = text:find('\n', at, true)
+        elseif two == '/*' then
+            at = text:find('*/', at + 2, true)
+            at = at and at + 1
+        end
+        if at == nil then return nil end
+        at = at + 1
+    end
+end
+
+--- Splits text into its complete statements and what is left over.
+function console.split(text)
+    local statements = {}
+    local at = statement_end(text)
+    while at do
+        local statement = text:sub(1, at - 1):match('^%s*(.-)%s*$')
+        if statement ~= '' then table.insert(statements, statement) end
+        text = text:sub(at + 1)
+        at = statement_end(text)
+    end
+    return statements, text
+end
+
+-- Input ---------------------------------------------------------------------------------------------------------------
+
+-- Lines from a terminal with editing and history. Waits inside readline, so nothing else in the process runs: for a
+-- process that is only a client.
+local function terminal_lines(history)
+    ffi.C.read_history(history)
+    return function(prompt)
+        local line = ffi.C.readline(prompt)
+        if line == nil then return nil end
+        local text = ffi.string(line)
+        ffi.C.free(line)
+        if text:match('%S') then
+            ffi.C.add_history(text)
+            ffi.C.write_history(history)
+        end
+        return text
+    end
+end
+
+-- Lines without editing; other fibers run while it waits.
+local function plain_lines(show_prompt)
+    return function(prompt)
+        if show_prompt then io.write(prompt) io.flush() end
+        if show_prompt then socket.iowait(0, 'R') end
+        return io.read('*l')
+    end
+end
+
+-- The session ---------------------------------------------------------------------------------------------------------
+
+local function print_error(err)
+    local text = type(err) == 'cdata' and err.message or tostring(err)
+    local code = type(err) == 'cdata' and err.code and (' %d'):format(err.code) or ''
+    io.stderr:write(('ERROR%s: %s\n'):format(code, text))
+end
+
+local function print_names(rows, columns)
+    local metadata = {}
+    for i, name in ipairs(columns) do metadata[i] = {name = name} end
+    print(console.format({metadata = metadata, rows = rows}))
+end
+
+local function print_status(status)
+    print(('cluster %s, leader %s, catalog version %s'):format(status.cluster, status.leader or '-',
+        status.catalog_version))
+    local rows = {}
+    for _, i in ipairs(status.instances) do
+        table.insert(rows, {i.name, i.state, i.master and 'master' or 'replica', i.replicaset, i.tier, i.address})
+    end
+    print_names(rows, {'instance', 'state', 'role', 'replicaset', 'tier', 'address'})
+    rows = {}
+    for _, r in ipairs(status.replicasets) do
+        table.insert(rows, {r.name, r.master, r.buckets, table.concat(r.in_sync or {}, ' ')})
+    end
+    print_names(rows, {'replicaset', 'master', 'buckets', 'in_sync'})
+end
+console.print_status = print_status
+
+local Session = {}
+Session.__index = Session
+
+function Session:execute(statement)
+    local started = clock.monotonic()
+    local ok, answer = pcall(self.options.execute, statement)
+    local took_ms = (clock.monotonic() - started) * 1000
+    if not ok then
+        self.failed = true
+        return print_error(answer)
+    end
+    print(console.format(answer))
+    if self.timing then print(('%.1f ms'):format(took_ms)) end
+end
+
+function Session:feed(text)
+    local statements, rest = console.split(text)
+    for _, statement in ipairs(statements) do self:execute(statement) end
+    return rest
+end
+
+local COMMANDS = {
+    ['\\q'] = function(session) session.finished = true end,
+    ['\\?'] = function() print(HELP) end,
+    ['\\s'] = function(session) print_status(session.options.status()) end,
+    ['\\timing'] = function(session)
+        session.timing = not session.timing
+        print('timing is ' .. (session.timing and 'on' or 'off'))
+    end,
+    ['\\d'] = function(session, name)
+        if name == '' then
+            session:execute([[SELECT table_name, engine, distribution, columns, primary_key
+                              FROM picodata.tables ORDER BY table_name]])
+        else
+            session:execute(('SELECT * FROM "%s" LIMIT 0'):format(name))
+        end
+    end,
+    ['\\i'] = function(session, name)
+        local file, reason = io.open(name)
+        if not file then return print_error(reason) end
+        session:feed(file:read('*a') .. '\n;')
+        file:close()
+    end,
+}
+
+function Session:command(line)
+    local name, argument = line:match('^%s*(\\%S*)%s*(.-)%s*;?%s*$')
+    local command = COMMANDS[name]
+    if not command then return print_error(name .. ' is not a command; \\? lists them') end
+    local ok, err = pcall(command, self, argument)
+    if not ok then print_error(err) end
+end
+
+--- Runs text that holds whole statements. Answers whether all of them succeeded.
+function console.run_text(text, options)
+    local session = setmetatable({options = options, timing = options.timing}, Session)
+    session:feed(text .. '\n;')
+    return not session.failed
+end
+
+--- Reads and runs statements until the input ends.
+--
+-- options.execute  function(text) -> the answer of picodata.sql, or raises
+-- options.status   function() -> the answer of picodata.status
+-- options.blocking true when nothing else runs in the process: lines can then be edited
+function console.run(options)
+    local terminal = console.is_terminal(0)
+    local session = setmetatable({options = options, timing = terminal}, Session)
+    local history = fio.pathjoin(os.getenv('HOME') or '.', '.picodata_history')
+    local lines = terminal and options.blocking and terminal_lines(history) or plain_lines(terminal)
+    if terminal then print('SQL ends with ;  commands: \\?  leave: \\q') end
+    local pending = ''
+    while not session.finished do
+        local line = lines(pending:match('%S') and '      -> ' or 'picodata> ')
+        if line == nil then break end
+        if line:match('^%s*\\') and not pending:match('%S') then
+            session:command(line)
+        else
+            pending = session:feed(pending .. line .. '\n')
+        end
+    end
+    if pending:match('%S') and not session.finished then session:feed(pending .. ';') end
+    return not session.failed
+end
+
+return console

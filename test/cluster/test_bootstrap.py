@@ -1,0 +1,196 @@
+"""However instances are started, exactly one cluster comes of it, and it comes back after every kind of stop."""
+
+import socket
+import time
+
+import pytest
+from harness import PASSWORD, wait_until
+
+
+def cluster_ids(cluster):
+    return {instance.status()["cluster_id"] for instance in cluster.running()}
+
+
+def names(status):
+    return sorted(i["name"] for i in status["instances"])
+
+
+def test_all_at_once(workshop):
+    cluster = workshop.cluster(4, replication_factor=2).start()
+    assert len(cluster_ids(cluster)) == 1
+    for instance in cluster:
+        status = instance.status()
+        assert status["cluster"] == "test"
+        assert names(status) == ["i1", "i2", "i3", "i4"]
+        assert sorted(r["buckets"] for r in status["replicasets"]) == [1500, 1500]
+        masters = [i["name"] for i in status["instances"] if i["master"]]
+        assert len(masters) == 2
+        assert sorted(r["master"] for r in status["replicasets"]) == sorted(masters)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_one_by_one_in_any_order(workshop, order):
+    cluster = workshop.cluster(3)
+    for index in order:
+        cluster[index].start()
+        wait_until(lambda: socket.create_connection(("127.0.0.1", cluster[index].port), 1).close() is None, "a listener")
+    cluster.wait_whole()
+    assert len(cluster_ids(cluster)) == 1
+    assert names(cluster[0].status()) == ["i1", "i2", "i3"]
+
+
+def test_one_alone(workshop):
+    cluster = workshop.cluster(1).start()
+    assert cluster[0].sql("SELECT 1 + 1") == [[2]]
+
+
+def test_join_later(workshop):
+    cluster = workshop.cluster(2).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)")
+    cluster[0].sql("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+    late = cluster.add().start()
+    cluster.wait_whole()
+    assert names(late.status()) == ["i1", "i2", "i3"]
+    assert late.sql("SELECT * FROM t ORDER BY id") == [[1, "a"], [2, "b"], [3, "c"]]
+
+
+def test_restart_of_one(workshop):
+    cluster = workshop.cluster(3).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)")
+    cluster[0].call("crud.insert_many", "t", [[i, "x"] for i in range(100)])
+    for instance in cluster:
+        before = instance.status()
+        instance.stop()
+        instance.start()
+        cluster.wait_whole()
+        assert instance.status()["cluster_id"] == before["cluster_id"]
+        assert instance.sql("SELECT count(*), min(v) FROM t") == [[100, "x"]]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_restart_of_all(workshop, how):
+    cluster = workshop.cluster(4, replication_factor=2).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster[0].sql("CREATE TABLE g (id INT PRIMARY KEY, v INT) DISTRIBUTED GLOBALLY")
+    cluster[1].call("crud.insert_many", "t", [[i, i] for i in range(1, 1001)])
+    cluster[2].sql("INSERT INTO g VALUES (1, 1), (2, 2)")
+    ids = cluster_ids(cluster)
+    cluster.stop() if how == "stop" else cluster.kill()
+    cluster.start()
+    assert cluster_ids(cluster) == ids
+    for instance in cluster:
+        assert instance.sql("SELECT count(*), sum(v) FROM t") == [[1000, 500500]]
+        assert instance.sql("SELECT * FROM g ORDER BY id") == [[1, 1], [2, 2]]
+
+
+def test_a_killed_leader_is_replaced(workshop):
+    cluster = workshop.cluster(3).start()
+    old = cluster.leader()
+    old.kill()
+    killed = time.monotonic()
+    others = cluster.running()
+    wait_until(lambda: {i.status()["leader"] for i in others} not in ({old.name}, {None}) and cluster.leader(), "a new leader")
+    assert cluster.leader() is not old
+    print(f"a new leader after {time.monotonic() - killed:.2f} s")
+    others[0].sql("CREATE TABLE g (id INT PRIMARY KEY) DISTRIBUTED GLOBALLY")
+    old.start()
+    cluster.wait_whole()
+    old.sql("INSERT INTO g VALUES (1)")
+    for instance in cluster:
+        wait_until(lambda i=instance: i.sql("SELECT count(*) FROM g") == [[1]], "the row everywhere")
+
+
+def test_a_late_joiner_gets_a_snapshot(workshop):
+    cluster = workshop.cluster(1).start()
+    cluster[0].sql("CREATE TABLE g (id INT PRIMARY KEY, v TEXT) DISTRIBUTED GLOBALLY")
+    for i in range(1500):
+        cluster[0].sql("INSERT INTO g VALUES (?, ?)", i, "x" * 100)
+    late = cluster.add().start()
+    cluster.wait_whole()
+    wait_until(lambda: late.sql("SELECT count(*) FROM g") == [[1500]], "all rows of the global table")
+
+
+def test_expelled_instances_are_gone(workshop):
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    leader = cluster.leader()
+    masters = [r["master"] for r in leader.status()["replicasets"]]
+    victim = next(i for i in cluster if i is not leader and i.name not in masters)
+    rest = [i for i in cluster if i is not victim]
+    rest[0].call("expel", victim.name)
+    wait_until(lambda: victim.name not in names(rest[0].status()), "the instance to be gone")
+    assert rest[1].sql("SELECT 1") == [[1]]
+
+
+def test_a_folder_takes_one_process(workshop):
+    cluster = workshop.cluster(1).start()
+    second = workshop.instance(name="i1", cluster="test", data_dir=cluster[0].config["data_dir"], peers=cluster.peers).start()
+    assert second.exit_code() != 0
+    assert "data_dir" in second.log() or "already" in second.log()
+    assert cluster[0].sql("SELECT 1") == [[1]]
+
+
+def test_a_taken_name_is_refused(workshop):
+    cluster = workshop.cluster(1).start()
+    second = workshop.instance(name="i1", cluster="test", peers=cluster.peers).start()
+    assert second.exit_code() != 0
+    assert "20308" in second.log() and '"i1"' in second.log()
+    assert cluster[0].sql("SELECT 1") == [[1]]
+
+
+def test_another_cluster_is_refused(workshop):
+    cluster = workshop.cluster(1).start()
+    stranger = workshop.instance(name="i9", cluster="other", peers=cluster.peers).start()
+    assert stranger.exit_code() != 0
+    assert "20307" in stranger.log()
+    assert names(cluster[0].status()) == ["i1"]
+
+
+def test_a_wrong_secret_is_refused(workshop):
+    cluster = workshop.cluster(1).start()
+    stranger = workshop.instance(name="i9", cluster="test", peers=cluster.peers, cluster_secret="wrong").start()
+    assert stranger.exit_code() != 0
+    assert "secret" in stranger.log()
+    assert names(cluster[0].status()) == ["i1"]
+
+
+def test_the_data_of_another_instance_is_refused(workshop):
+    cluster = workshop.cluster(1).start()
+    folder = cluster[0].config["data_dir"]
+    cluster.stop()
+    other = workshop.instance(name="i2", cluster="test", data_dir=folder, peers=cluster.peers).start()
+    assert other.exit_code() != 0
+    assert "20001" in other.log() and '"i1"' in other.log()
+
+
+@pytest.mark.parametrize(
+    "config, words",
+    [
+        ({"lissten": "127.0.0.1:1"}, ['no option "lissten"', 'did you mean "listen"']),
+        ({"memtx_memory": "much"}, ["memtx_memory", "integer"]),
+        ({"peers": "127.0.0.1:1"}, ["peers"]),
+        ({"replication_factor": 0}, ["replication_factor", "can not be 0"]),
+        ({"bucket_count": 10_000_000}, ["bucket_count"]),
+        ({"name": "a b"}, ["name"]),
+        ({"peers": ["nowhere"]}, ["peers", "nowhere"]),
+        ({"wal_mode": "never"}, ["wal_mode"]),
+        ({"cluster_secret": ""}, ["cluster_secret", "empty"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_the_reason(workshop, config, words):
+    instance = workshop.instance(**config).start()
+    assert instance.exit_code() != 0
+    log = instance.log()
+    assert "20001" in log
+    for word in words:
+        assert word in log
+
+
+@pytest.mark.parametrize("missing", ["admin_password", "cluster_secret"])
+def test_an_open_address_needs_passwords(workshop, missing):
+    passwords = {"admin_password": PASSWORD, "cluster_secret": PASSWORD, missing: None}
+    instance = workshop.instance()
+    config = {"listen": f"0.0.0.0:{instance.port}", "advertise": instance.address, **passwords}
+    instance.config = {k: v for k, v in {**instance.config, **config}.items() if v is not None}
+    instance.start()
+    assert instance.exit_code() != 0
+    assert "20001" in instance.log() and missing in instance.log()

@@ -1,0 +1,44 @@
+"""The statements of test/sql/*.slt, each asked of another instance of a cluster of two replicasets."""
+
+import re
+
+import pytest
+import slt
+import tarantool
+from harness import ROOT
+
+FILES = sorted((ROOT / "test" / "sql").rglob("*.slt"))
+
+
+def run(record, instance):
+    """What is wrong with the record on this instance, or None."""
+    try:
+        answer = instance.call("sql", record.sql, [])
+    except tarantool.error.DatabaseError as error:
+        if record.kind != "error":
+            return f"refused with {error.args[0]}: {error.args[1]}"
+        pattern = record.expected[0]
+        return None if re.search(pattern, error.args[1]) else f"the error says {error.args[1]!r}, not {pattern!r}"
+    if record.kind == "error":
+        return "no error was raised"
+    if record.kind == "count":
+        found = answer.get("row_count")
+        return None if found == int(record.expected[0]) else f"{found} rows changed, not {record.expected[0]}"
+    return slt.compare(record, answer["rows"]) if record.kind == "query" else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_file(cluster, path):
+    records = slt.parse(path)
+    assert records, "the file holds no record"
+    wrong = []
+    try:
+        for number, record in enumerate(records):
+            instance = cluster[number % len(cluster)]
+            reason = run(record, instance)
+            if reason:
+                wrong.append(f"{record} on {instance.name}\n{record.sql}\n{reason}")
+    finally:
+        for table in slt.tables_made(records):
+            cluster[0].sql(f"DROP TABLE IF EXISTS {table}")
+    assert not wrong, f"{len(wrong)} of {len(records)} records:\n\n" + "\n\n".join(wrong[:20])

@@ -1,0 +1,41 @@
+//! The documentation must know what the code knows: every room has its chapter, every error code its line.
+
+use crate::{Finding, Source};
+use model::Code;
+use std::collections::BTreeSet;
+
+/// The rooms: folders of `src/` that hold a crate.
+pub fn rooms(sources: &[Source]) -> BTreeSet<&str> {
+    sources
+        .iter()
+        .filter_map(|s| s.path.strip_prefix("src/")?.strip_suffix("/Cargo.toml"))
+        .filter(|room| !room.contains('/'))
+        .collect()
+}
+
+pub fn check(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let missing = |path: &str, what: String| Finding { path: path.to_owned(), line: 1, what };
+    for room in rooms(sources) {
+        let chapter = format!("docs/architecture/{room}.md");
+        if !sources.iter().any(|s| s.path == chapter) {
+            findings.push(missing(&chapter, "the room's chapter is missing".into()));
+        }
+    }
+    let path = "docs/errors.md";
+    let Some(errors) = sources.iter().find(|s| s.path == path) else {
+        return vec![missing(path, "is missing".into())];
+    };
+    let documented: BTreeSet<&str> = errors.text.lines().filter(|l| l.starts_with("| 2")).collect();
+    for code in Code::ALL {
+        let retry = if code.is_retryable() { "yes" } else { "no" };
+        let start = format!("| {} | `{}` | {retry} |", *code as u32, code.name());
+        if !documented.iter().any(|line| line.starts_with(&start)) {
+            findings.push(missing(path, format!("lacks the line that begins {start}")));
+        }
+    }
+    if documented.len() > Code::ALL.len() {
+        findings.push(missing(path, "documents codes that do not exist".into()));
+    }
+    findings
+}

@@ -4,6 +4,7 @@
 //! Keys and maps come in; buckets, owners and planned moves go out. Nothing here does I/O or reads a clock, so that the
 //! simulator and the exhaustive tests drive the same code as the module.
 
+pub mod balance;
 pub mod hash;
 pub mod map;
 pub mod moves;

@@ -5,11 +5,13 @@
 //! instance serves at a moment, and how a batch of operations runs as one transaction. The room `module` lends it box,
 //! fibers and connections; the tests here lend it memory.
 
+pub mod answer;
 pub mod batch;
 pub mod cell;
 pub mod compare;
 pub mod guard;
 pub mod layout;
+pub mod request;
 pub mod row;
 pub mod scan;
 pub mod selection;

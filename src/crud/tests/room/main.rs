@@ -1,5 +1,6 @@
 //! The room from outside, over a store in memory that stands in for box.
 
+mod answers;
 mod batch;
 mod memory;
 mod rows;

@@ -18,26 +18,18 @@ pub const USERS: TableId = 600;
 /// `colors(code, name)`, global.
 pub const COLORS: TableId = 601;
 
-fn column(name: &str, ty: ColumnType, nullable: bool) -> Column {
+pub fn column(name: &str, ty: ColumnType, nullable: bool) -> Column {
     Column { name: name.into(), ty, nullable, default: None }
 }
 
 pub fn users() -> Layout {
-    Layout::new(Arc::new(Table {
-        id: USERS,
-        name: "users".into(),
-        version: 1,
-        engine: Engine::Memtx,
-        distribution: Distribution::Sharded { key: vec![0], tier: "default".into() },
-        columns: vec![
-            column("id", ColumnType::BigInt, false),
-            column("name", ColumnType::Varchar { length: 8 }, true),
-            column("age", ColumnType::SmallInt, true),
-        ],
-        primary_key: vec![0],
-        indexes: vec![Index { id: 1, name: "by_age".into(), columns: vec![2], unique: false }],
-        state: TableState::Operable,
-    }))
+    let mut users = table(vec![
+        column("id", ColumnType::BigInt, false),
+        column("name", ColumnType::Varchar { length: 8 }, true),
+        column("age", ColumnType::SmallInt, true),
+    ]);
+    users.indexes.push(Index { id: 1, name: "by_age".into(), columns: vec![2], unique: false });
+    Layout::new(Arc::new(users))
 }
 
 pub fn colors() -> Layout {
@@ -52,6 +44,21 @@ pub fn colors() -> Layout {
         indexes: vec![],
         state: TableState::Operable,
     }))
+}
+
+/// A sharded table of these columns, with the first one as its key.
+pub fn table(columns: Vec<Column>) -> Table {
+    Table {
+        id: USERS,
+        name: "users".into(),
+        version: 1,
+        engine: Engine::Memtx,
+        distribution: Distribution::Sharded { key: vec![0], tier: "default".into() },
+        columns,
+        primary_key: vec![0],
+        indexes: vec![],
+        state: TableState::Operable,
+    }
 }
 
 pub struct TwoTables(pub Layout, pub Layout);

@@ -15,6 +15,7 @@ pub mod request;
 pub mod row;
 pub mod scan;
 pub mod selection;
+pub mod slice;
 pub mod update;
 pub mod wire;
 

@@ -240,6 +240,10 @@ pub(crate) fn null_violation(layout: &Layout, position: usize) -> Error {
 ///
 /// Errors: `Argument` when the bytes are no such tuple.
 pub fn bucket_of_stored(bytes: &[u8]) -> Result<BucketId> {
+    // As `RowWriter` writes it for up to 65,535 buckets and 14 columns.
+    if let [0x90..=0x9f, 0xcd, high, low, ..] = *bytes {
+        return Ok(u32::from(u16::from_be_bytes([high, low])));
+    }
     let mut reader = Reader::new(bytes);
     reader.array_len()?;
     let bucket = crate::cell::integer(reader.raw()?).and_then(|bucket| BucketId::try_from(bucket).ok());

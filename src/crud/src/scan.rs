@@ -22,12 +22,22 @@ pub const ROWS_A_TURN: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Direction {
-    /// Up from the end of the index that is lowest.
-    All = 2,
     Less = 3,
     LessOrEqual = 4,
     GreaterOrEqual = 5,
     Greater = 6,
+}
+
+impl Direction {
+    /// From a key upwards or downwards, with or without the tuples that have it.
+    pub fn towards(descending: bool, is_exclusive: bool) -> Direction {
+        match (descending, is_exclusive) {
+            (false, false) => Direction::GreaterOrEqual,
+            (false, true) => Direction::Greater,
+            (true, false) => Direction::LessOrEqual,
+            (true, true) => Direction::Less,
+        }
+    }
 }
 
 /// An index to walk, in box or in memory.
@@ -35,8 +45,8 @@ pub trait Walk {
     /// Begins anew at a key: `parts` values one behind the other. A key without parts and `LessOrEqual` begins at the
     /// highest end.
     fn seek(&mut self, direction: Direction, parts: usize, key: &[u8]) -> Result<()>;
-    /// The next tuple, valid until the next call.
-    fn next(&mut self) -> Result<Option<&[u8]>>;
+    /// Appends the next tuple; false at the end.
+    fn next_into(&mut self, out: &mut Vec<u8>) -> Result<bool>;
     /// Lets others run; an iterator survives it.
     fn pause(&mut self) -> Result<()>;
 }
@@ -69,6 +79,7 @@ pub fn find(
         count_only,
         found: Found::default(),
         worst: None,
+        tuple: Vec::new(),
         bytes: 0,
         seen: 0,
     };
@@ -94,6 +105,8 @@ struct Search<'a, W> {
     found: Found,
     /// When as many rows as wanted were found in some runs: no row from here on is wanted.
     worst: Option<Vec<u8>>,
+    /// The tuple looked at.
+    tuple: Vec<u8>,
     bytes: usize,
     seen: usize,
 }
@@ -114,8 +127,10 @@ impl<W: Walk> Search<'_, W> {
         let (direction, parts, key) = self.start(None);
         self.walk.seek(direction, parts, &key)?;
         loop {
-            self.turn()?;
-            let Some(tuple) = self.walk.next()? else { return Ok(()) };
+            if !self.step()? {
+                return Ok(());
+            }
+            let tuple = self.tuple.as_slice();
             match place(self.layout, self.selection, &self.order, tuple) {
                 Place::Beyond => return Ok(()),
                 Place::Skipped => continue,
@@ -159,8 +174,10 @@ impl<W: Walk> Search<'_, W> {
         let mut run_count: u64 = 0;
         let rows_max = self.selection.rows_max.map_or(u64::MAX, |rows_max| rows_max as u64);
         loop {
-            self.turn()?;
-            let Some(tuple) = self.walk.next()? else { return Ok(None) };
+            if !self.step()? {
+                return Ok(None);
+            }
+            let tuple = self.tuple.as_slice();
             let found_in = bucket_of_stored(tuple)?;
             if found_in != bucket {
                 return Ok(Some(found_in));
@@ -209,13 +226,7 @@ impl<W: Walk> Search<'_, W> {
             }
             (None, None) => false,
         };
-        let direction = match (descending, is_exclusive) {
-            (false, false) => Direction::GreaterOrEqual,
-            (false, true) => Direction::Greater,
-            (true, false) => Direction::LessOrEqual,
-            (true, true) => Direction::Less,
-        };
-        (direction, parts, key)
+        (Direction::towards(descending, is_exclusive), parts, key)
     }
 
     /// How many of the order's values are parts of the index's own key.
@@ -248,9 +259,14 @@ impl<W: Walk> Search<'_, W> {
         self.bytes = self.found.tuples.iter().map(Vec::len).sum();
     }
 
-    fn turn(&mut self) -> Result<()> {
+    /// Goes to the next tuple; false at the end.
+    fn step(&mut self) -> Result<bool> {
         self.seen += 1;
-        if self.seen.is_multiple_of(ROWS_A_TURN) { self.walk.pause() } else { Ok(()) }
+        if self.seen.is_multiple_of(ROWS_A_TURN) {
+            self.walk.pause()?;
+        }
+        self.tuple.clear();
+        self.walk.next_into(&mut self.tuple)
     }
 }
 

@@ -5,4 +5,5 @@ mod batch;
 mod memory;
 mod rows;
 mod select;
+mod slices;
 mod updates;

@@ -266,8 +266,7 @@ pub struct MemoryWalk<'a> {
     fields: Vec<(usize, ColumnType)>,
     sorted: Vec<Vec<u8>>,
     rest: std::vec::IntoIter<Vec<u8>>,
-    current: Vec<u8>,
-    /// How often `seek` and `next` were called.
+    /// How often `seek` and `next_into` were called.
     pub steps: usize,
 }
 
@@ -289,7 +288,7 @@ impl<'a> MemoryWalk<'a> {
         let order = TupleOrder { fields: fields.clone(), descending: false };
         let mut sorted = tuples.to_vec();
         sorted.sort_by(|a, b| order.compare(a, b));
-        Self { layout, fields, sorted, rest: Vec::new().into_iter(), current: Vec::new(), steps: 0 }
+        Self { layout, fields, sorted, rest: Vec::new().into_iter(), steps: 0 }
     }
 }
 
@@ -308,7 +307,6 @@ impl Walk for MemoryWalk<'_> {
         };
         let mut tuples: Vec<Vec<u8>> = self.sorted.clone();
         match direction {
-            Direction::All => {}
             Direction::GreaterOrEqual => tuples.retain(|tuple| ordering(tuple).is_ge()),
             Direction::Greater => tuples.retain(|tuple| ordering(tuple).is_gt()),
             Direction::LessOrEqual => tuples.retain(|tuple| ordering(tuple).is_le()),
@@ -321,11 +319,12 @@ impl Walk for MemoryWalk<'_> {
         Ok(())
     }
 
-    fn next(&mut self) -> Result<Option<&[u8]>> {
+    fn next_into(&mut self, out: &mut Vec<u8>) -> Result<bool> {
         self.steps += 1;
-        let Some(tuple) = self.rest.next() else { return Ok(None) };
-        self.current = tuple;
-        Ok(Some(&self.current))
+        let tuple = self.rest.next();
+        let is_there = tuple.is_some();
+        out.extend(tuple.into_iter().flatten());
+        Ok(is_there)
     }
 
     fn pause(&mut self) -> Result<()> {

@@ -49,8 +49,9 @@ pub trait Tables {
 pub struct Answers {
     pub bytes: Vec<u8>,
     pub ends: Vec<usize>,
-    /// Operations that have no answer yet: their tables yield. Run each with `run_alone`.
-    pub deferred: Vec<usize>,
+    /// Operations that have no answer yet, by number: their tables yield. Run each with `run_alone`. They are copies,
+    /// because what a call passed in is gone after the commit.
+    pub deferred: Vec<(usize, Vec<u8>)>,
 }
 
 impl Answers {
@@ -82,7 +83,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         for (at, bytes) in operations.iter().enumerate() {
             let op = Op::read(&mut Reader::new(bytes));
             if op.as_ref().is_ok_and(|op| self.yields(op.table)) {
-                answers.deferred.push(at);
+                answers.deferred.push((at, bytes.to_vec()));
             } else {
                 self.run_answered(op, &mut answers.bytes);
             }
@@ -102,6 +103,15 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
             out.truncate(start);
             wire::write_refused(out, &error, self.version());
         }
+    }
+
+    /// Applies changes to a global table inside the caller's transaction, all or none; `changes` is the payload of
+    /// `Verb::Changes`. Answers how many rows changed.
+    ///
+    /// Errors: `Conflict`, `DuplicateKey`, and what the host says.
+    pub fn apply_changes(mut self, layout: &Layout, changes: &[u8]) -> Result<u64> {
+        self.in_transaction = true;
+        self.atomically(|batch| batch.changes(layout, Reader::new(changes)))
     }
 
     fn yields(&self, table: TableId) -> bool {
@@ -125,7 +135,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     fn refuse_all(&self, error: &Error, answers: &mut Answers) {
         answers.bytes.clear();
         for (at, end) in answers.ends.iter_mut().enumerate() {
-            if !answers.deferred.contains(&at) {
+            if !answers.deferred.iter().any(|(deferred, _)| *deferred == at) {
                 wire::write_refused(&mut answers.bytes, error, self.version());
             }
             *end = answers.bytes.len();

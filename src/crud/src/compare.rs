@@ -85,7 +85,7 @@ pub fn field_of(tuple: &[u8], field: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::cell::Cell;
-    use crate::cell::tests::{any_type, sent_value};
+    use crate::value_tests::{any_type, sent_value};
     use model::Value;
     use proptest::prelude::*;
 

@@ -12,12 +12,16 @@ pub mod compare;
 pub mod guard;
 pub mod layout;
 pub mod request;
+pub mod retry;
 pub mod row;
 pub mod scan;
 pub mod selection;
 pub mod slice;
 pub mod update;
 pub mod wire;
+
+#[cfg(test)]
+mod value_tests;
 
 pub use guard::{BucketGuard, BucketState};
 pub use layout::Layout;

@@ -1,3 +1,4 @@
 //! SQL: text -> statement -> plan -> distributed plan -> rows.
 
 pub mod cluster;
+pub mod front;

@@ -1,0 +1,23 @@
+//! The front half of the SQL room: from a text to what it asks for.
+//!
+//! In: a statement's text, its parameters, a version of the schema. Out: for statements on a key or a few a
+//! `PointPlan`, which the router carries out on the tx thread; for schema changes a `SchemaChange`; for everything else
+//! a query without placeholders for the engine, and the row changes that come of its answer. Nothing here knows the
+//! query engine but `execute`, which calls it.
+
+pub mod balance;
+pub mod ddl;
+pub mod dialect;
+pub mod literal;
+pub mod parse;
+pub mod position;
+pub mod scan;
+pub mod statement;
+pub mod types;
+
+pub use parse::{Parsed, parse, parse_with};
+pub use scan::{TextLimits, is_simple};
+pub use statement::Statement;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! What a text asks for, once it has been parsed: our own statements around the parser's queries and expressions.
+//!
+//! Names are folded (lower case unless they were quoted) and know their place in the text. Nothing here has been
+//! checked against the schema yet.
+
+use super::position::Position;
+use model::{ColumnType, Distribution, Engine, Table, Value};
+use sqlparser::ast::{Expr, Query};
+
+/// A folded name and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Name {
+    pub text: String,
+    pub at: Option<Position>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    Query(Box<Query>),
+    /// What is explained is never an EXPLAIN or a schema change.
+    Explain {
+        analyze: bool,
+        statement: Box<Statement>,
+    },
+    Insert(Insert),
+    Update(Update),
+    Delete(Delete),
+    Schema(SchemaStatement),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Insert {
+    pub table: Name,
+    /// None: all columns in their order.
+    pub columns: Option<Vec<Name>>,
+    pub source: InsertSource,
+    pub on_conflict: OnConflict,
+    /// The columns of `ON CONFLICT (...)`, which have to be the primary key.
+    pub conflict_target: Option<Vec<Name>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum InsertSource {
+    /// Rows of equal length; None stands for DEFAULT.
+    Values(Vec<Vec<Option<Expr>>>),
+    /// `DEFAULT VALUES`
+    Defaults,
+    Query(Box<Query>),
+}
+
+/// What happens to a row whose primary key is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    Fail,
+    Skip,
+    Replace,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    pub table: Name,
+    pub alias: Option<Name>,
+    /// None stands for DEFAULT.
+    pub assignments: Vec<(Name, Option<Expr>)>,
+    pub selection: Option<Expr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delete {
+    pub table: Name,
+    pub alias: Option<Name>,
+    pub selection: Option<Expr>,
+}
+
+/// A schema change and how long it may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchemaStatement {
+    pub action: SchemaAction,
+    /// From `OPTION (TIMEOUT = s)`.
+    pub timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SchemaAction {
+    /// The definition is complete and valid; ids and versions in it are 0.
+    CreateTable {
+        table: Table,
+        if_not_exists: bool,
+    },
+    DropTable {
+        table: Name,
+        if_exists: bool,
+    },
+    CreateIndex {
+        name: Name,
+        table: Name,
+        columns: Vec<Name>,
+        unique: bool,
+        if_not_exists: bool,
+    },
+    /// `table` when `ON table` was written; otherwise the name is looked for in all tables.
+    DropIndex {
+        name: Name,
+        table: Option<Name>,
+        if_exists: bool,
+    },
+    Truncate {
+        table: Name,
+        if_exists: bool,
+    },
+}
+
+/// A column of CREATE TABLE, before keys and clauses have had their say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ColumnDraft {
+    pub name: Name,
+    pub ty: ColumnType,
+    /// None: nothing was written.
+    pub nullable: Option<bool>,
+    pub default: Option<Value>,
+    pub primary: bool,
+    pub unique: bool,
+}
+
+/// The clauses after the columns of CREATE TABLE.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(super) struct TableClauses {
+    pub engine: Option<Engine>,
+    pub distribution: Option<DistributionDraft>,
+    pub timeout_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum DistributionDraft {
+    Globally,
+    By { key: Vec<Name>, tier: Option<Name> },
+}
+
+impl Statement {
+    /// What the statement is called in messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Statement::Query(_) => "SELECT",
+            Statement::Explain { .. } => "EXPLAIN",
+            Statement::Insert(_) => "INSERT",
+            Statement::Update(_) => "UPDATE",
+            Statement::Delete(_) => "DELETE",
+            Statement::Schema(schema) => match &schema.action {
+                SchemaAction::CreateTable { .. } => "CREATE TABLE",
+                SchemaAction::DropTable { .. } => "DROP TABLE",
+                SchemaAction::CreateIndex { .. } => "CREATE INDEX",
+                SchemaAction::DropIndex { .. } => "DROP INDEX",
+                SchemaAction::Truncate { .. } => "TRUNCATE",
+            },
+        }
+    }
+}
+
+/// The tier of a table that names none.
+pub(super) const DEFAULT_TIER: &str = "default";
+
+impl DistributionDraft {
+    /// The distribution with its columns found by `position`.
+    pub(super) fn resolve<E>(self, mut position: impl FnMut(&Name) -> Result<usize, E>) -> Result<Distribution, E> {
+        Ok(match self {
+            DistributionDraft::Globally => Distribution::Global,
+            DistributionDraft::By { key, tier } => Distribution::Sharded {
+                key: key.iter().map(&mut position).collect::<Result<_, E>>()?,
+                tier: tier.map_or(DEFAULT_TIER.to_owned(), |name| name.text).into(),
+            },
+        })
+    }
+}

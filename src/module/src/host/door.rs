@@ -95,6 +95,8 @@ unsafe extern "C" fn enter_from_iproto(
             let len = args_end.offset_from_unsigned(args);
             (&*door, std::slice::from_raw_parts(args.cast::<u8>(), len))
         };
+        // SAFETY: the context of the call that has just begun.
+        unsafe { super::reply::unwrap(ctx) };
         let mut call = Call { args, name: door.name, replied: false, sink: Sink::Iproto(ctx) };
         door.handler.get()(&mut call)?;
         if call.replied { Ok(()) } else { call.reply(&[NIL]) }

@@ -5,6 +5,7 @@
 //! which buckets. Two instances at the same version have equal states, and `State::digest` proves it.
 
 mod apply;
+mod display;
 mod mastership;
 mod membership;
 pub mod op;

@@ -1,0 +1,277 @@
+//! A cluster that does at once what the governor says.
+#![allow(dead_code)] // Each test file uses its part.
+
+use catalog::{Entry, InstanceState, Newcomer, Op, Outcome, State, TierSpec};
+use governor::{Action, Fenced, Observed, Raft, SchemaReport, Step, View};
+use model::{Column, ColumnType, Distribution, Engine, InstanceName, SchemaChange, Table, TableState, Value};
+use sharding::MovePhase;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::fmt::Write;
+
+/// Steps after which a plan that does not come to rest is a failure.
+const STEPS_MAX: usize = 300;
+
+type Answer<T = ()> = Result<T, Box<dyn Error>>;
+
+#[derive(Default)]
+pub struct World {
+    pub state: State,
+    pub raft: Raft,
+    observed: BTreeMap<InstanceName, Observed>,
+    alive: BTreeSet<InstanceName>,
+    /// How far each instance is with the old master's writes.
+    pub positions: BTreeMap<InstanceName, u64>,
+    /// What each instance answers to schema changes instead of doing them.
+    pub refusals: BTreeMap<InstanceName, String>,
+    /// Moves start and do not finish.
+    pub moves_held: bool,
+    pending_ms: u64,
+    moves_ms: BTreeMap<u64, u64>,
+}
+
+impl World {
+    pub fn bootstrap(&mut self, name: &str, dc: &str, replication_factor: u32) -> Answer {
+        self.propose(Op::Bootstrap {
+            cluster: "scene".into(),
+            id: "b1a5e5c0-0000-4000-8000-000000000001".into(),
+            instance: newcomer(name, dc),
+            tier: TierSpec { name: "default".into(), replication_factor, bucket_count: 3000, can_vote: true },
+            settings: BTreeMap::new(),
+        })?;
+        self.raft = Raft { leader: 1, voters: BTreeSet::from([1]), ..Raft::default() };
+        self.appear(name);
+        Ok(())
+    }
+
+    /// Joins an instance; answers its replicaset.
+    pub fn join(&mut self, name: &str, dc: &str, tier: &str) -> Answer<String> {
+        self.propose(Op::Join { instance: newcomer(name, dc), tier: tier.into() })?;
+        self.appear(name);
+        Ok(self.state.topology.instance(&name.into())?.replicaset.to_string())
+    }
+
+    /// A fresh process, which has set up replication with the members that it found.
+    fn appear(&mut self, name: &str) {
+        let name = InstanceName::from(name);
+        let Some(instance) = self.state.topology.instances.get(&name) else { return };
+        let peers = self.state.topology.members(&instance.replicaset).map(|member| member.address.clone()).collect();
+        let incarnation = instance.incarnation;
+        self.alive.insert(name.clone());
+        self.observed.insert(name, Observed { incarnation, ready: true, peers: Some(peers), ..Observed::default() });
+    }
+
+    pub fn leads(&self, name: &str) -> bool {
+        self.state.topology.instance_by_raft_id(self.raft.leader).is_some_and(|leader| leader.name.as_str() == name)
+    }
+
+    pub fn kill(&mut self, name: &str) {
+        self.alive.remove(&InstanceName::from(name));
+    }
+
+    pub fn restart(&mut self, name: &str) -> Answer {
+        let known = self.state.topology.instance(&name.into())?;
+        let dc = known.failure_domain.get("dc").cloned().unwrap_or_default();
+        let tier = known.tier.to_string();
+        self.join(name, &dc, &tier).map(|_| ())
+    }
+
+    pub fn pass(&mut self, ms: u64) {
+        self.pending_ms += ms;
+        self.state.placement.moves.keys().for_each(|id| *self.moves_ms.entry(*id).or_default() += ms);
+        for (name, observed) in &mut self.observed {
+            observed.silent_ms = if self.alive.contains(name) { 0 } else { observed.silent_ms + ms };
+        }
+    }
+
+    pub fn view(&mut self) -> View<'_> {
+        self.observe_masters();
+        View {
+            state: &self.state,
+            raft: self.raft.clone(),
+            instances: self.observed.clone(),
+            pending_ms: self.pending_ms,
+            moves_ms: self.moves_ms.clone(),
+            busy: BTreeSet::new(),
+        }
+    }
+
+    /// Masters find all live replicas in step that have replication with all members.
+    fn observe_masters(&mut self) {
+        for replicaset in self.state.topology.replicasets.values() {
+            let members = || self.state.topology.members(&replicaset.name);
+            let all: BTreeSet<String> = members().map(|member| member.address.clone()).collect();
+            let connected = |name: &InstanceName| {
+                self.alive.contains(name) && self.observed.get(name).is_some_and(|o| o.peers.as_ref() == Some(&all))
+            };
+            let in_step = members().map(|member| member.name.clone()).filter(connected).collect();
+            if let Some(master) = replicaset.master.as_ref().filter(|master| connected(master)) {
+                self.observed.entry(master.clone()).or_default().in_step = in_step;
+            }
+        }
+    }
+
+    fn propose(&mut self, op: Op) -> Answer {
+        self.apply(&Entry::new(op)).map_err(|error| error.into())
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(), String> {
+        match self.state.apply(self.state.index + 1, entry) {
+            Outcome::Applied { changes, .. } if changes.is_empty() => Err("nothing changed".into()),
+            Outcome::Applied { .. } => Ok(()),
+            Outcome::Conflict(error) => Err(format!("conflict: {error}")),
+            Outcome::Refused(error) => Err(format!("refused: {error}")),
+        }
+    }
+
+    /// A user's request.
+    pub fn ask(&mut self, op: Op, out: &mut String) -> Answer {
+        self.pending_ms = 0;
+        if let Err(error) = self.propose(op) {
+            writeln!(out, "{error}")?;
+        }
+        Ok(())
+    }
+
+    pub fn carry_out(&mut self, action: Action, out: &mut String) -> Answer {
+        match action.step {
+            // Every step must be one that the catalog accepts: the governor sees all that the catalog checks.
+            Step::Propose(entry) => self.apply(&entry)?,
+            Step::ChangeMembership { voters, learners } => self.raft = Raft { voters, learners, ..self.raft.clone() },
+            Step::TransferLeadership { to } => self.raft.leader = to,
+            Step::ConfigureReplication { instance, peers, .. } => self.report(&instance, |o| o.peers = Some(peers)),
+            Step::Fence { term, instances, .. } => {
+                for instance in instances {
+                    let position = self.positions.get(&instance).copied().unwrap_or(0);
+                    self.report(&instance, |o| o.fenced = Some(Fenced { term, position }));
+                }
+            }
+            Step::ApplySchema { id, instances } => {
+                for instance in instances {
+                    let error = self.refusals.get(&instance).cloned();
+                    self.report(&instance, |o| o.schema = Some(SchemaReport { id, error }));
+                }
+            }
+        }
+        if !self.moves_held {
+            self.finish_moves(out)?;
+        }
+        // Whoever does not answer is found silent before the next plan.
+        self.pass(600);
+        Ok(())
+    }
+
+    /// Plans and carries out until there is nothing to do.
+    pub fn run_plans(&mut self, steps: Option<usize>, out: &mut String) -> Result<(), Box<dyn Error>> {
+        for _ in 0..steps.unwrap_or(STEPS_MAX) {
+            let Some(action) = governor::plan(&self.view()) else { return Ok(()) };
+            writeln!(out, "{}: {}", action.rule, action.step)?;
+            self.carry_out(action, out)?;
+        }
+        if steps.is_none() {
+            return Err(format!("no rest after {STEPS_MAX} steps:\n{out}").into());
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, instance: &InstanceName, change: impl FnOnce(&mut Observed)) {
+        if let Some(observed) = self.observed.get_mut(instance).filter(|_| self.alive.contains(instance)) {
+            change(observed);
+        }
+    }
+
+    pub fn finish_moves(&mut self, out: &mut String) -> Answer {
+        let moves: Vec<_> = self.state.placement.moves.values().cloned().collect();
+        for record in moves {
+            let topology = &self.state.topology;
+            if record.phase == MovePhase::Copying {
+                let (Some(source), Some(destination)) = (topology.tenure(&record.from), topology.tenure(&record.to))
+                else {
+                    continue; // One side has no master just now.
+                };
+                self.propose(Op::MoveFinish { id: record.id, source, destination })?;
+                writeln!(out, "  moved {} to {}, epoch {}", record.buckets, record.to, record.epoch)?;
+            }
+            self.propose(Op::MoveDone { id: record.id })?;
+        }
+        Ok(())
+    }
+
+    pub fn show(&self, out: &mut String) -> Answer {
+        let topology = &self.state.topology;
+        let voters = &self.raft.voters;
+        for i in topology.instances.values() {
+            let vote = if voters.contains(&i.raft_id) { "voter" } else { "learner" };
+            let vote = if i.state == InstanceState::Expelled { "out" } else { vote };
+            let leads = if i.raft_id == self.raft.leader { ", leader" } else { "" };
+            writeln!(out, "{} {} {} {}, {vote}{leads}", i.name, i.state.name(), i.incarnation, i.replicaset)?;
+        }
+        for r in topology.replicasets.values() {
+            let master = r.master.as_ref().map_or("none", InstanceName::as_str);
+            let in_sync: Vec<&str> = r.in_sync.iter().map(InstanceName::as_str).collect();
+            writeln!(
+                out,
+                "{} {:?}: master {master} in term {}, in sync {}",
+                r.name,
+                r.state,
+                r.master_term,
+                in_sync.join(" ")
+            )?;
+        }
+        for (tier, entry) in &self.state.placement.maps {
+            let ranges = entry.map.ranges().iter().map(|r| format!(" {} {} @{}", r.buckets, r.replicaset, r.epoch));
+            writeln!(out, "{tier}:{}", ranges.collect::<Vec<_>>().join(","))?;
+        }
+        for table in self.state.schema.tables.values() {
+            writeln!(out, "table {} {} {:?}", table.id, table.name, table.state)?;
+        }
+        Ok(())
+    }
+}
+
+fn newcomer(name: &str, dc: &str) -> Newcomer {
+    // The UUID comes from the name, so a restart has the same one.
+    let digits: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    Newcomer {
+        name: name.into(),
+        uuid: format!("{digits:0>32}"),
+        address: format!("{name}:3301"),
+        failure_domain: (!dc.is_empty()).then(|| ("dc".to_owned(), dc.to_owned())).into_iter().collect(),
+    }
+}
+
+pub fn expel(name: &str) -> Op {
+    Op::Expel { instance: name.into() }
+}
+
+pub fn weight(replicaset: &str, weight: u32) -> Op {
+    Op::SetWeight { replicaset: replicaset.into(), weight }
+}
+
+pub fn setting(name: &str, value: i64) -> Op {
+    Op::PutSetting { name: name.into(), value: Value::Integer(value) }
+}
+
+pub fn add_tier(name: &str, replication_factor: u32) -> Op {
+    Op::AddTier { tier: TierSpec { name: name.into(), replication_factor, bucket_count: 100, can_vote: false } }
+}
+
+pub fn create_table(name: &str) -> Op {
+    let id = Column { name: "id".into(), ty: ColumnType::BigInt, nullable: false, default: None };
+    let table = Table {
+        id: 0,
+        name: name.into(),
+        version: 0,
+        engine: Engine::Memtx,
+        distribution: Distribution::Sharded { key: vec![0], tier: "default".into() },
+        columns: vec![id],
+        primary_key: vec![0],
+        indexes: vec![],
+        state: TableState::Preparing,
+    };
+    Op::SchemaPrepare { change: SchemaChange::CreateTable { table }, timeout_ms: 0 }
+}
+
+pub fn drop_table(name: &str) -> Op {
+    Op::SchemaPrepare { change: SchemaChange::DropTable { table: name.into() }, timeout_ms: 0 }
+}

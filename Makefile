@@ -73,6 +73,7 @@ test-cluster: ## the tests on real processes; needs `make build`
 
 verify: build ## format, lints, style and symbols; changes nothing
 	cd $(ROOT) && cargo fmt --all --check
+	cd $(ROOT)/test && $(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
 	cd $(ROOT) && cargo clippy --release --workspace --all-targets -- -D warnings
 	cd $(ROOT) && cargo test --release --package picodata-tidy
 	cd $(ROOT)/test/cluster && $(PYTHON) -m pytest test_module_loads.py
@@ -80,6 +81,7 @@ verify: build ## format, lints, style and symbols; changes nothing
 fix: ## format, and apply the lints that can be applied
 	cd $(ROOT) && cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
 	cd $(ROOT) && cargo fmt --all
+	cd $(ROOT)/test && $(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 bench: build ## measure, and write build/bench.md
 	cd $(ROOT) && cargo build --release --workspace --bins

@@ -1,7 +1,8 @@
 """Instances and clusters of real processes, for tests and benchmarks.
 
-An `Instance` is one tarantool process in a folder of its own, started with one call of `picodata.start`; a `Cluster` is a
-set of them that know one another. Everything is asked through the public face: IPROTO calls by the official connector.
+An `Instance` is one tarantool process in a folder of its own, started with one call of `picodata.start`; a `Cluster` is
+a set of them that know one another. Everything is asked through the public face: IPROTO calls by the official
+connector.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import ctypes
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
@@ -112,6 +114,11 @@ class Instance:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
+    def is_listening(self):
+        """Whether somebody takes connections at the instance's address."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def stop(self, timeout_s=WAIT_S):
         """Asks the process to end and waits for it."""
         self._end(signal.SIGTERM, timeout_s)
@@ -186,7 +193,14 @@ class Instance:
 
     def cpu_s(self):
         """CPU seconds that the process has used, all threads."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return self._cpu_s("stat")
+
+    def tx_cpu_s(self):
+        """CPU seconds of the thread that runs the host's fibers."""
+        return self._cpu_s(f"task/{self.process.pid}/stat")
+
+    def _cpu_s(self, file):
+        fields = pathlib.Path(f"/proc/{self.process.pid}/{file}").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

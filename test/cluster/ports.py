@@ -35,7 +35,7 @@ def take():
         _next += 1
         if port in _locks:
             continue
-        lock = open(os.path.join(folder, str(port)), "w")
+        lock = open(os.path.join(folder, str(port)), "w")  # noqa: SIM115 - open means locked
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -111,12 +111,12 @@ def compare(record, rows):
     report = "found:\n" + "\n".join(" ".join(row) for row in found) + "\nexpected:\n" + "\n".join(expected)
     if len(found) != len(expected):
         return report
-    for row, line in zip(found, expected):
+    for row, line in zip(found, expected, strict=True):
         if " ".join(row) == " ".join(line.split()):
             continue
         words = line.split()
         kinds = record.types if len(record.types) == len(row) else "?" * len(row)
-        if len(words) != len(row) or not all(_cells_equal(f, e, k) for f, e, k in zip(row, words, kinds)):
+        if len(words) != len(row) or not all(_cells_equal(f, e, k) for f, e, k in zip(row, words, kinds, strict=True)):
             return report
     return None
 

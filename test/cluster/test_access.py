@@ -120,7 +120,10 @@ def test_random_arguments_break_nothing(cluster):
         if kind == 5:
             return bytes(rng.randrange(256) for _ in range(rng.randrange(20)))
         if kind == 6:
-            return {rng.choice(["timeout", "rows_max", "name", "first", 1]): value(depth + 1) for _ in range(rng.randrange(3))}
+            return {
+                rng.choice(["timeout", "rows_max", "name", "first", 1]): value(depth + 1)
+                for _ in range(rng.randrange(3))
+            }
         return [value(depth + 1) for _ in range(rng.randrange(5))]
 
     raw = Raw(cluster[2])

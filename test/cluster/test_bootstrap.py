@@ -1,6 +1,5 @@
 """However instances are started, exactly one cluster comes of it, and it comes back after every kind of stop."""
 
-import socket
 import time
 
 import pytest
@@ -33,7 +32,7 @@ def test_one_by_one_in_any_order(workshop, order):
     cluster = workshop.cluster(3)
     for index in order:
         cluster[index].start()
-        wait_until(lambda: socket.create_connection(("127.0.0.1", cluster[index].port), 1).close() is None, "a listener")
+        wait_until(cluster[index].is_listening, "a listener")
     cluster.wait_whole()
     assert len(cluster_ids(cluster)) == 1
     assert names(cluster[0].status()) == ["i1", "i2", "i3"]
@@ -89,7 +88,9 @@ def test_a_killed_leader_is_replaced(workshop):
     old.kill()
     killed = time.monotonic()
     others = cluster.running()
-    wait_until(lambda: {i.status()["leader"] for i in others} not in ({old.name}, {None}) and cluster.leader(), "a new leader")
+    wait_until(
+        lambda: {i.status()["leader"] for i in others} not in ({old.name}, {None}) and cluster.leader(), "a new leader"
+    )
     assert cluster.leader() is not old
     print(f"a new leader after {time.monotonic() - killed:.2f} s")
     others[0].sql("CREATE TABLE g (id INT PRIMARY KEY) DISTRIBUTED GLOBALLY")
@@ -123,7 +124,9 @@ def test_expelled_instances_are_gone(workshop):
 
 def test_a_folder_takes_one_process(workshop):
     cluster = workshop.cluster(1).start()
-    second = workshop.instance(name="i1", cluster="test", data_dir=cluster[0].config["data_dir"], peers=cluster.peers).start()
+    second = workshop.instance(
+        name="i1", cluster="test", data_dir=cluster[0].config["data_dir"], peers=cluster.peers
+    ).start()
     assert second.exit_code() != 0
     assert "data_dir" in second.log() or "already" in second.log()
     assert cluster[0].sql("SELECT 1") == [[1]]

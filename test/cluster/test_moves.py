@@ -71,19 +71,23 @@ def test_a_late_replicaset_takes_its_share_under_load(workshop):
     workers = [Worker(action) for action in (read, count, write)]
     for worker in workers:
         worker.start()
-    wait_until(lambda: all(w.rounds > 20 for w in workers) or any(w.failure for w in workers), "work before the move")
+
+    def failed():
+        return any(w.failure for w in workers)
+
+    wait_until(lambda: failed() or all(w.rounds > 20 for w in workers), "work before the move")
     late = cluster.add().start()
     before = [w.rounds for w in workers]
 
     def shares():
         return sorted(r["buckets"] for r in first.status()["replicasets"])
 
-    wait_until(lambda: shares() == [1000, 1000, 1000] or any(w.failure for w in workers), "equal shares", timeout_s=90)
+    wait_until(lambda: failed() or shares() == [1000, 1000, 1000], "equal shares", timeout_s=90)
     after = [w.rounds for w in workers]
-    wait_until(lambda: all(w.rounds > r + 20 for w, r in zip(workers, after)) or any(w.failure for w in workers), "work after")
+    wait_until(lambda: failed() or all(w.rounds > r + 20 for w, r in zip(workers, after, strict=True)), "work after")
     for worker in workers:
         worker.finish()
-    assert all(b < a for b, a in zip(before, after)), "readers and writers went on during the move"
+    assert all(b < a for b, a in zip(before, after, strict=True)), "readers and writers went on during the move"
     rows = late.sql("SELECT id, v FROM t ORDER BY id")
     assert rows == [[key, written[key]] for key in range(KEYS)]
     # Nothing is left behind: each row is in one space only, once the donors have cleaned up.

@@ -16,7 +16,8 @@ def shop(cluster):
     a = cluster[0]
     a.sql("CREATE TABLE customers (id INT PRIMARY KEY, name TEXT NOT NULL) DISTRIBUTED GLOBALLY")
     a.sql(
-        "CREATE TABLE orders (id INT NOT NULL, customer INT, total DECIMAL(12, 2), PRIMARY KEY (id)) DISTRIBUTED BY (id)"
+        "CREATE TABLE orders (id INT NOT NULL, customer INT, total DECIMAL(12, 2), PRIMARY KEY (id))"
+        " DISTRIBUTED BY (id)"
     )
     a.sql(
         "CREATE TABLE items (order_id INT NOT NULL, line INT NOT NULL, price DOUBLE, PRIMARY KEY (order_id, line))"
@@ -46,7 +47,10 @@ QUERIES = [
     ("SELECT count(*), sum(i.price) FROM orders o JOIN items i ON i.order_id = o.id", [[900, 1350.0]]),
     ("SELECT count(*) FROM orders a JOIN orders b ON a.customer = b.customer", [[30000]]),
     ("SELECT count(*) FROM orders WHERE id NOT IN (SELECT order_id FROM items WHERE order_id < 100)", [[200]]),
-    ("SELECT name FROM customers WHERE id = 2 UNION ALL SELECT name FROM customers WHERE id = 3 ORDER BY 1", [["Bob"], ["Cid"]]),
+    (
+        "SELECT name FROM customers WHERE id = 2 UNION ALL SELECT name FROM customers WHERE id = 3 ORDER BY 1",
+        [["Bob"], ["Cid"]],
+    ),
     ("SELECT customer, count(*) FROM orders GROUP BY customer HAVING min(id) > 0 ORDER BY 1", [[2, 100], [3, 100]]),
     ("WITH big AS (SELECT * FROM orders WHERE total > 290) SELECT count(*), min(id) FROM big", [[9, 291]]),
     (
@@ -182,7 +186,8 @@ LARGE = {
     "100 nested subqueries": "SELECT * FROM " + "(SELECT * FROM " * 100 + "orders" + ")" * 100,
     "a list of 50,000": "SELECT count(*) FROM orders WHERE id IN (" + ", ".join(map(str, range(50_000))) + ")",
     "1,000 unary minuses": "SELECT " + "- " * 1000 + "1",
-    "200 joins": "SELECT 1 FROM customers c0 " + " ".join(f"JOIN customers c{i} ON c{i}.id = c0.id" for i in range(1, 200)),
+    "200 joins": "SELECT 1 FROM customers c0 "
+    + " ".join(f"JOIN customers c{i} ON c{i}.id = c0.id" for i in range(1, 200)),
     "a megabyte literal": "SELECT length('" + "x" * (1 << 20) + "')",
 }
 
@@ -206,7 +211,10 @@ def test_a_result_beyond_the_limit_is_refused(shop):
 
 
 def test_a_query_beyond_its_time_is_ended(shop):
-    text = "SELECT count(*) FROM items a CROSS JOIN items b CROSS JOIN items c CROSS JOIN items d WHERE a.price + b.price > c.price * d.price"
+    text = (
+        "SELECT count(*) FROM items a CROSS JOIN items b CROSS JOIN items c CROSS JOIN items d"
+        " WHERE a.price + b.price > c.price * d.price"
+    )
     with pytest.raises(tarantool.error.DatabaseError) as raised:
         shop[0].call("sql", text, [], {"timeout": 0.3})
     assert raised.value.args[0] == 20201
@@ -214,7 +222,14 @@ def test_a_query_beyond_its_time_is_ended(shop):
 
 
 def test_wrong_arguments_are_refused(shop):
-    for args in [(), (1,), ("SELECT 1", 5), ("SELECT 1", [], 5), ("SELECT 1", [], {"tiemout": 1}), ("SELECT 1", [], {}, 1)]:
+    for args in [
+        (),
+        (1,),
+        ("SELECT 1", 5),
+        ("SELECT 1", [], 5),
+        ("SELECT 1", [], {"tiemout": 1}),
+        ("SELECT 1", [], {}, 1),
+    ]:
         with pytest.raises(tarantool.error.DatabaseError) as raised:
             shop[0].call("sql", *args)
         assert raised.value.args[0] == 20002, args

@@ -78,7 +78,7 @@ impl Decimal {
         let digits = digits_of(self.unscaled.unsigned_abs(), &mut text);
         let sign = if negative { 0x0d } else { 0x0c };
         let mut nibbles = digits.iter().copied().chain([sign]);
-        if digits.len() % 2 == 0 {
+        if digits.len().is_multiple_of(2) {
             out.push(nibbles.next().unwrap_or(0)); // The count with the sign is odd: a zero nibble leads.
         }
         while let (Some(high), Some(low)) = (nibbles.next(), nibbles.next()) {

@@ -132,7 +132,7 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
 fn schema_change(table_name: String, b: u8, c: u8) -> SchemaChange {
     let index = Index { id: 0, name: format!("x{}", c % 3), columns: vec![usize::from(c % 3)], unique: false };
     match b % 6 {
-        0 | 1 => SchemaChange::CreateTable { table: table(&table_name, b == 0) },
+        0 | 1 => SchemaChange::CreateTable { table: table(&table_name, b.is_multiple_of(2)) },
         2 => SchemaChange::DropTable { table: table_name },
         3 => SchemaChange::CreateIndex { table: table_name, index },
         4 => SchemaChange::DropIndex { table: table_name, index: index.name },

@@ -279,6 +279,24 @@ impl Node {
         }
     }
 
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// The last entry known to be on a majority.
+    pub fn commit(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    /// The last entry whose effects the driver has reported durable.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     pub fn role(&self) -> Role {
         self.raw.raft.state.into()
     }

@@ -1,0 +1,28 @@
+//! What must hold, one file an invariant. Each is told what happens and answers at once whether that may be.
+
+pub mod agreement;
+pub mod commit;
+pub mod durability;
+pub mod linearizable;
+pub mod liveness;
+pub mod one_leader;
+
+pub use agreement::Agreement;
+pub use commit::Commit;
+pub use durability::Durability;
+pub use linearizable::Linearizable;
+pub use liveness::Liveness;
+pub use one_leader::OneLeader;
+
+/// Ok, or what is wrong.
+pub type Verdict = Result<(), String>;
+
+/// All invariants of a run that are checked step by step.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    pub one_leader: OneLeader,
+    pub commit: Commit,
+    pub agreement: Agreement,
+    pub durability: Durability,
+    pub linearizable: Linearizable,
+}

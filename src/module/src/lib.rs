@@ -4,6 +4,7 @@
 //! `picodata.core`.
 
 pub mod host;
+pub mod net;
 
 use std::ffi::c_int;
 use tlua::ffi::lua_State;

@@ -70,7 +70,7 @@ fn map_code(number: u32) -> Code {
         (Code::LimitExceeded, &[Host::MemtxMaxTupleSize, Host::VinylMaxTupleSize, Host::TupleFormatLimit]),
         (Code::NoSuchTable, &[Host::NoSuchSpace]),
         (Code::NoSuchIndex, &[Host::NoSuchIndexID, Host::NoSuchIndexName]),
-        (Code::NoSuchFunction, &[Host::NoSuchProc, Host::NoSuchFunction]),
+        (Code::NoSuchFunction, &[Host::NoSuchProc, Host::NoSuchFunction, Host::LoadFunction]),
         (
             Code::AlreadyExists,
             &[Host::SpaceExists, Host::UserExists, Host::FunctionExists, Host::RoleExists, Host::IndexExists],

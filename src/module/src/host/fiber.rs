@@ -104,8 +104,9 @@ impl Parked {
     }
 }
 
-/// The running fiber, for another one to wake. Lives on the waiting fiber's stack; a wake-up that comes before the fiber
-/// parks is not lost, and spurious ones from the host do not count.
+/// The running fiber, for another one to wake. A wake-up that comes before the fiber parks is not lost, and spurious ones
+/// from the host do not count. **It must not outlive its fiber**: it lives on that fiber's stack, or is taken away by a
+/// guard that does.
 pub struct Waiter {
     fiber: *mut Fiber,
     woken: Cell<bool>,
@@ -125,7 +126,7 @@ impl Waiter {
     /// Lets `park` return. May be called any number of times.
     pub fn wake(&self) {
         if !self.woken.replace(true) {
-            // SAFETY: the fiber is alive, because its stack holds `self`.
+            // SAFETY: the fiber is alive, because `self` does not outlive it.
             unsafe { ffi::fiber_wakeup(self.fiber) };
         }
     }
@@ -239,6 +240,18 @@ pub fn is_cancelled() -> bool {
 pub fn sleep(seconds: f64) {
     // SAFETY: called on a fiber of the tx thread.
     unsafe { ffi::fiber_sleep(seconds.clamp(0.0, TIMEOUT_MAX_S)) };
+}
+
+/// Parks the fiber until anybody wakes it; for loops that check their own condition after each wake-up.
+pub fn suspend() {
+    // SAFETY: called on a fiber of the tx thread.
+    unsafe { ffi::fiber_yield() };
+}
+
+/// Like `suspend`, for at most `seconds`.
+pub fn doze(seconds: f64) {
+    // SAFETY: as above.
+    unsafe { own::fiber_yield_timeout(seconds.clamp(0.0, TIMEOUT_MAX_S)) };
 }
 
 /// Lets every other fiber and the loop's sockets have a turn.

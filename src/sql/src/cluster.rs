@@ -4,24 +4,11 @@
 //! that the same statements run on both.
 
 use async_trait::async_trait;
-use model::{BucketId, Epoch, InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId, TierName, Value};
+use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId, TierName, Value};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A range of buckets, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BucketRange {
-    pub first: BucketId,
-    pub last: BucketId,
-}
-
-/// A range of buckets as the catalog assigns it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedRange {
-    pub buckets: BucketRange,
-    pub replicaset: ReplicasetName,
-    pub epoch: Epoch,
-}
+pub use sharding::{BucketRange, OwnedRange};
 
 /// One version of the schema and of the placement of data. It does not change while a statement holds it.
 pub trait Schema: Send + Sync + std::fmt::Debug {
@@ -90,19 +77,35 @@ pub trait Frames: Send {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowChange {
     /// `DuplicateKey` when a row with the key is there.
-    Insert { row: Vec<Value> },
+    Insert {
+        row: Vec<Value>,
+    },
     /// Counts as unchanged when a row with the key is there.
-    InsertOrSkip { row: Vec<Value> },
-    Replace { row: Vec<Value> },
+    InsertOrSkip {
+        row: Vec<Value>,
+    },
+    Replace {
+        row: Vec<Value>,
+    },
     /// Applies when the row at `key` still has the values of `expected` (column position, value): otherwise the
     /// whole request is refused with `Conflict` and the statement computes its changes again.
-    Update { key: Vec<Value>, expected: Vec<(usize, Value)>, set: Vec<(usize, Value)> },
-    Delete { key: Vec<Value>, expected: Vec<(usize, Value)> },
+    Update {
+        key: Vec<Value>,
+        expected: Vec<(usize, Value)>,
+        set: Vec<(usize, Value)>,
+    },
+    Delete {
+        key: Vec<Value>,
+        expected: Vec<(usize, Value)>,
+    },
 }
 
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
     fn schema(&self) -> Arc<dyn Schema>;
+
+    /// Whether this process is the replicaset's master just now, so that a fragment for it needs no connection.
+    fn is_master_of(&self, replicaset: &ReplicasetName) -> bool;
 
     /// Opens a scan of this process's own storage.
     async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>>;

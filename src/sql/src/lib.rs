@@ -2,3 +2,5 @@
 
 pub mod cluster;
 pub mod front;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -319,14 +319,12 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     fn rows(&mut self, layout: &Layout, verb: Verb, mut payload: Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
         let verb_of_row = if verb == Verb::Rows { wire::read_verb(&mut payload)? } else { Verb::Upsert };
         let mode = Mode::read(&mut payload)?;
-        let (count, failures) = if mode == Mode::Atomic {
-            self.atomically(|batch| match batch.each_row(layout, verb_of_row, mode, payload) {
-                Ok((_, failures)) if !failures.is_empty() => Err(first_failure(failures)),
-                result => result,
-            })?
-        } else {
-            self.each_row(layout, verb_of_row, mode, payload)?
-        };
+        let savepoint = if mode == Mode::Atomic { Some(self.store.savepoint()?) } else { None };
+        let (mut count, failures) = self.each_row(layout, verb_of_row, mode, payload)?;
+        if let Some(savepoint) = savepoint.filter(|_| !failures.is_empty()) {
+            self.store.rollback_to(savepoint)?;
+            count = 0;
+        }
         wire::write_done_rows(out, count, &failures);
         Ok(())
     }
@@ -434,17 +432,6 @@ fn has_expected(layout: &Layout, tuple: &[u8], expected: &[u8]) -> Result<bool> 
         }
     }
     Ok(true)
-}
-
-fn first_failure(failures: Vec<Failure>) -> Error {
-    failures.into_iter().next().map_or_else(
-        || Error::internal("a failure without an error"),
-        |failure| {
-            let mut error = failure.error;
-            error.message = format!("row {}: {}", failure.position + 1, error.message);
-            error
-        },
-    )
 }
 
 fn changed_meanwhile(layout: &Layout) -> Error {

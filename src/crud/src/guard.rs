@@ -59,6 +59,13 @@ impl BucketGuard {
         self.is_master
     }
 
+    /// Sets the name under which refusals speak of this instance.
+    pub fn set_instance(&mut self, name: &str) {
+        if self.instance != name {
+            self.instance = name.to_owned();
+        }
+    }
+
     /// Sets what the catalog says: a new version, and whether this instance may write. Buckets are set apart.
     pub fn set_version(&mut self, version: u64, bucket_count: u32, is_master: bool) {
         self.version = version;

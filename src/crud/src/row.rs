@@ -251,6 +251,20 @@ pub fn bucket_of_stored(bytes: &[u8]) -> Result<BucketId> {
 }
 
 impl RowWriter<'_> {
+    /// Appends the primary index's key of a stored tuple.
+    ///
+    /// Errors: `Argument` when the tuple is not one of this table.
+    pub fn key_of_stored(&self, tuple: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let offset = self.layout.table.stored_offset();
+        let primary_key = &self.layout.table.primary_key;
+        msgpack::write_array_len(out, primary_key.len() + offset);
+        for field in (0..offset).chain(primary_key.iter().map(|column| column + offset)) {
+            let bytes = crate::compare::field_of(tuple, field);
+            out.extend_from_slice(bytes.ok_or_else(|| Error::new(Code::Argument, "a stored tuple is too short"))?);
+        }
+        Ok(())
+    }
+
     /// The bucket of a sharding key's stored values, in the order of the sharding key.
     ///
     /// Errors: `Argument` for broken bytes.

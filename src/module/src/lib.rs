@@ -3,8 +3,12 @@
 //! `host` wraps Tarantool's C API; everything else is built on it. The facade in `lua/` loads this library as
 //! `picodata.core`.
 
+pub mod crud;
 pub mod host;
 pub mod net;
+pub mod router;
+mod side_by_side;
+pub mod storage;
 
 use std::ffi::c_int;
 use tlua::ffi::lua_State;

@@ -144,7 +144,7 @@ fn many_rows_fail_one_by_one_or_as_their_mode_says() {
     for (mode, answer, left) in [
         (Mode::Each, "count 2 [1: DUPLICATE_KEY]", vec!["1 'ann' 30", "2 'bob' 40"]),
         (Mode::Stop, "count 1 [1: DUPLICATE_KEY]", vec!["1 'ann' 30"]),
-        (Mode::Atomic, "DUPLICATE_KEY@7", vec![]),
+        (Mode::Atomic, "count 0 [1: DUPLICATE_KEY]", vec![]),
     ] {
         let world = World::new();
         assert_eq!(world.run(&[rows(Verb::Insert, mode, &tuples)]), [answer]);

@@ -18,6 +18,8 @@ unsafe extern "C" {
     /// Puts the running fiber behind all that are ready to run in this loop turn.
     pub fn fiber_reschedule();
 
+    /// The number of the running fiber's transaction; -1 outside one.
+    pub fn box_txn_id() -> i64;
     pub fn box_txn_savepoint() -> *mut TxnSavepoint;
     pub fn box_txn_rollback_to_savepoint(savepoint: *mut TxnSavepoint) -> c_int;
 

@@ -72,6 +72,38 @@ impl Transaction {
     }
 }
 
+/// A point in the running fiber's transaction, for code that is called inside one which somebody else began. It knows its
+/// transaction by number, so that it is safe to keep for too long.
+#[derive(Clone, Copy)]
+pub struct Bookmark {
+    point: *mut TxnSavepoint,
+    transaction: i64,
+}
+
+impl Bookmark {
+    /// Errors: `Internal` outside a transaction.
+    pub fn new() -> Result<Bookmark> {
+        // SAFETY: called on a fiber of the tx thread; null is checked.
+        let (transaction, point) = unsafe { (own::box_txn_id(), own::box_txn_savepoint()) };
+        if point.is_null() { Err(error::last()) } else { Ok(Bookmark { point, transaction }) }
+    }
+
+    /// Undoes what the transaction did since.
+    ///
+    /// Errors: `Internal` when the transaction is over.
+    pub fn rollback(self) -> Result<()> {
+        // SAFETY: reads a field of the running fiber.
+        if unsafe { own::box_txn_id() } != self.transaction {
+            return Err(Error::new(Code::Internal, "the transaction ended before its savepoint was used"));
+        }
+        // SAFETY: the point belongs to the transaction that is still active.
+        match unsafe { own::box_txn_rollback_to_savepoint(self.point) } {
+            0 => Ok(()),
+            _ => Err(error::last()),
+        }
+    }
+}
+
 impl Drop for Transaction {
     fn drop(&mut self) {
         // SAFETY: without a transaction this does nothing. It fails only inside a trigger, where we never begin one.

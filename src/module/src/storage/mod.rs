@@ -1,0 +1,202 @@
+//! Storage: rows in box spaces on this instance, and which buckets of them it serves.
+//!
+//! In come operations, selections and scans whose keys already are what box takes; out go tuples and counts. What may be
+//! read and written at a moment is decided by the catalog, which `install` is told after each change; the rules
+//! themselves are the crate `crud`'s.
+
+pub mod batch;
+pub mod global;
+pub mod procedure;
+pub mod scan;
+pub mod select;
+pub mod spaces;
+mod store;
+
+use crate::host::{Deadline, Event};
+use catalog::{Move, MoveId, State};
+use crud::batch::Tables;
+use crud::{BucketGuard, BucketState, Layout};
+use model::{InstanceName, Result, TableId, TableState};
+use sharding::{BucketRange, MovePhase};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use store::{BoxStore, BoxWalk};
+
+/// Waits until what was committed here is safe on the other members of the replicaset.
+///
+/// Errors: `Unknown` when that could not be found out in time.
+pub type Durable = fn() -> Result<()>;
+
+/// The tables of one catalog version, ready for use.
+#[derive(Debug, Default)]
+pub struct TableSet {
+    by_id: HashMap<TableId, Arc<Layout>>,
+}
+
+impl TableSet {
+    pub fn get(&self, id: TableId) -> Option<&Arc<Layout>> {
+        self.by_id.get(&id)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Layout>> {
+        self.by_id.values()
+    }
+
+    /// The operable tables of a state. Definitions that did not change are taken over from the set before.
+    fn of(state: &State, before: &TableSet) -> TableSet {
+        let operable = state.schema.tables.values().filter(|table| table.state == TableState::Operable);
+        let layouts = operable.map(|table| match before.get(table.id) {
+            Some(layout) if layout.table.version == table.version => Arc::clone(layout),
+            _ => Arc::new(Layout::new(table.arc())),
+        });
+        TableSet { by_id: layouts.map(|layout| (layout.table.id, layout)).collect() }
+    }
+}
+
+impl Tables for TableSet {
+    fn layout(&self, id: TableId) -> Option<&Layout> {
+        self.get(id).map(Arc::as_ref)
+    }
+}
+
+/// What this instance serves. One a process, on the tx thread.
+pub struct Storage {
+    pub guard: RefCell<BucketGuard>,
+    tables: RefCell<Rc<TableSet>>,
+    durable: Cell<Option<Durable>>,
+    /// Moves out of here whose buckets take no more writes.
+    closed: RefCell<HashSet<MoveId>>,
+    /// Finished moves to here whose source has said that it serves the buckets no more.
+    released: RefCell<HashSet<MoveId>>,
+    /// Rows of buckets that are not served may lie in the spaces: a move left or brings them.
+    has_strays: Cell<bool>,
+    /// Fires when a write or a scan ended while somebody waits for that.
+    pub quiet: Event,
+}
+
+thread_local! {
+    static STORAGE: OnceCell<&'static Storage> = const { OnceCell::new() };
+}
+
+/// This instance's storage. It serves nothing before the first `install`.
+///
+/// Errors: `Storage` when there is no memory.
+pub fn get() -> Result<&'static Storage> {
+    STORAGE.with(|cell| match cell.get() {
+        Some(storage) => Ok(*storage),
+        None => {
+            let storage: &'static Storage = Box::leak(Box::new(Storage {
+                guard: RefCell::new(BucketGuard::new("")),
+                tables: RefCell::default(),
+                durable: Cell::new(None),
+                closed: RefCell::default(),
+                released: RefCell::default(),
+                has_strays: Cell::new(false),
+                quiet: Event::new()?,
+            }));
+            Ok(*cell.get_or_init(|| storage))
+        }
+    })
+}
+
+impl Storage {
+    /// The tables as of now. A holder keeps its version while the catalog goes on.
+    pub fn tables(&self) -> Rc<TableSet> {
+        Rc::clone(&self.tables.borrow())
+    }
+
+    /// From now on a write is answered when `durable` says so, not when it is in this instance's WAL.
+    pub fn set_durable(&self, durable: Option<Durable>) {
+        self.durable.set(durable);
+    }
+
+    fn wait_durable(&self) -> Result<()> {
+        self.durable.get().map_or(Ok(()), |durable| durable())
+    }
+
+    /// Whether rows may be here that are not served.
+    pub fn has_strays(&self) -> bool {
+        self.has_strays.get()
+    }
+
+    /// Takes over what the catalog says. `is_writable`: box takes writes here and the lease holds.
+    pub fn install(&self, state: &State, me: &InstanceName, is_writable: bool) {
+        let tables = TableSet::of(state, &self.tables.borrow());
+        *self.tables.borrow_mut() = Rc::new(tables);
+        let Some(instance) = state.topology.instances.get(me) else { return };
+        let replicaset = state.topology.replicasets.get(&instance.replicaset);
+        let is_master = is_writable && replicaset.is_some_and(|r| r.master.as_ref() == Some(me));
+        let Some(map) = state.placement.map(&instance.tier) else { return };
+        let mut guard = self.guard.borrow_mut();
+        guard.set_instance(me.as_str());
+        guard.set_version(state.version, map.bucket_count(), is_master);
+        for range in map.ranges() {
+            let is_mine = range.replicaset == instance.replicaset;
+            guard.set_state(range.buckets, if is_mine { BucketState::Active } else { BucketState::Foreign });
+        }
+        let moves: Vec<&Move> = state.placement.moves.values().filter(|m| m.tier == instance.tier).collect();
+        self.forget_moves(&moves);
+        let mut has_strays = false;
+        for m in moves {
+            has_strays |= m.from == instance.replicaset || m.to == instance.replicaset;
+            if let Some(moving) = self.state_in_move(m, m.from == instance.replicaset, m.to == instance.replicaset) {
+                guard.set_state(m.buckets, moving);
+            }
+        }
+        self.has_strays.set(has_strays);
+        drop(guard);
+        self.quiet.notify_all();
+    }
+
+    /// How a move changes what is done with its buckets here; None when it does not.
+    fn state_in_move(&self, m: &Move, is_source: bool, is_destination: bool) -> Option<BucketState> {
+        match m.phase {
+            MovePhase::Copying if is_source && self.closed.borrow().contains(&m.id) => Some(BucketState::ReadOnly),
+            MovePhase::Copying if is_destination => Some(BucketState::Receiving),
+            MovePhase::Finished if is_destination && !self.released.borrow().contains(&m.id) => {
+                Some(BucketState::ReadOnly)
+            }
+            _ => None,
+        }
+    }
+
+    fn forget_moves(&self, moves: &[&Move]) {
+        let is_there = |id: &MoveId| moves.iter().any(|m| m.id == *id);
+        self.closed.borrow_mut().retain(is_there);
+        self.released.borrow_mut().retain(is_there);
+    }
+
+    /// Stops writes to the buckets of a move out of here, and waits until those under way are through.
+    ///
+    /// Errors: `Timeout`, with the buckets still closed.
+    pub fn close(&self, id: MoveId, buckets: BucketRange, deadline: Deadline) -> Result<()> {
+        self.closed.borrow_mut().insert(id);
+        self.guard.borrow_mut().set_state(buckets, BucketState::ReadOnly);
+        let is_quiet = || (self.guard.borrow().writes_in_flight(buckets) == 0).then_some(());
+        self.quiet.wait_until(deadline, "the last writes to buckets that move", is_quiet)
+    }
+
+    /// Takes writes again after a `close` that led to nothing.
+    pub fn reopen(&self, id: MoveId, buckets: BucketRange) {
+        if self.closed.borrow_mut().remove(&id) {
+            self.guard.borrow_mut().set_state(buckets, BucketState::Active);
+        }
+    }
+
+    /// The source of a finished move serves its buckets no more: they take writes here.
+    pub fn release(&self, id: MoveId, buckets: BucketRange) {
+        self.released.borrow_mut().insert(id);
+        self.guard.borrow_mut().set_state(buckets, BucketState::Active);
+    }
+
+    /// Waits until no scan reads these buckets, so that their rows can go.
+    ///
+    /// Errors: `Timeout`.
+    pub fn wait_unread(&self, buckets: BucketRange, deadline: Deadline) -> Result<()> {
+        let is_unread = || (!self.guard.borrow().is_scanned(buckets)).then_some(());
+        self.quiet.wait_until(deadline, "scans of buckets that moved", is_unread)
+    }
+}

@@ -1,0 +1,110 @@
+//! Scans of this instance's rows for the SQL room: slices of raw tuples, copied on the tx thread.
+
+use super::select::Reading;
+use super::{BoxWalk, Storage};
+use crud::selection::{Condition, Operator, index_columns};
+use crud::slice::{SLICE_ROWS_MAX, SliceRequest, Slicer};
+use crud::{Layout, Selection};
+use model::{Code, Error, Result};
+use sharding::BucketRange;
+use sql::cluster::{Bound, ScanRequest, TupleBatch};
+use std::sync::Arc;
+
+/// A running scan. It belongs to the tx thread; dropping it closes it, and lets the rows of buckets that left go.
+pub struct ScanCursor {
+    slicer: Slicer,
+    walk: BoxWalk,
+    _reading: Option<Reading>,
+    bytes_last: usize,
+}
+
+impl ScanCursor {
+    /// The next slice of at most 4096 tuples; None at the end. Does not yield for memtx.
+    ///
+    /// Errors: what the host says.
+    pub fn next_slice(&mut self) -> Result<Option<TupleBatch>> {
+        let mut batch = TupleBatch {
+            bytes: Vec::with_capacity(self.bytes_last),
+            ends: Vec::with_capacity(if self.bytes_last == 0 { 0 } else { SLICE_ROWS_MAX }),
+        };
+        let has_rows = self.slicer.next(&mut self.walk, &mut batch.bytes, &mut batch.ends)?;
+        self.bytes_last = batch.bytes.len();
+        Ok(has_rows.then_some(batch))
+    }
+}
+
+impl Storage {
+    /// Opens a scan. The rows of its buckets stay until it is dropped, wherever the buckets go meanwhile.
+    ///
+    /// Errors: `WrongBucket`, `NoMaster`, `NoSuchIndex`, `SchemaChanged` when the table is not here.
+    pub fn open_scan(&'static self, request: &ScanRequest) -> Result<ScanCursor> {
+        let id = request.table.id;
+        let layout = self.tables().get(id).map(Arc::clone).ok_or_else(|| {
+            Error::new(Code::SchemaChanged, format!("table \"{}\" is not on this instance", request.table.name))
+        })?;
+        let mut buckets: Vec<BucketRange> =
+            request.buckets.iter().map(|range| BucketRange::new(range.first, range.last)).collect();
+        buckets.sort_unstable();
+        let reading = if layout.is_sharded() { Some(self.begin_scan(&buckets)?) } else { None };
+        let slices = SliceRequest {
+            index: request.index,
+            descending: request.descending,
+            lower: condition(&layout, request.index, &request.lower, [Operator::GreaterOrEqual, Operator::Greater])?,
+            upper: condition(&layout, request.index, &request.upper, [Operator::LessOrEqual, Operator::Less])?,
+            buckets,
+            rows_max: request.rows_max,
+            layout,
+        };
+        Ok(ScanCursor {
+            slicer: Slicer::new(slices),
+            walk: BoxWalk::new(id, request.index),
+            _reading: reading,
+            bytes_last: 0,
+        })
+    }
+
+    /// About how many rows of a table this instance holds.
+    ///
+    /// Errors: what the host says, when the space is not here.
+    pub fn row_count(&self, table: model::TableId) -> Result<u64> {
+        crate::host::Space(table).len(0).map(|len| len as u64)
+    }
+
+    /// All rows of these buckets in the order of bucket and primary key, for a move: read while others write.
+    ///
+    /// Errors: what the host says.
+    pub fn open_copy(&self, layout: &Arc<Layout>, buckets: BucketRange) -> ScanCursor {
+        let request = SliceRequest {
+            layout: Arc::clone(layout),
+            index: Selection::default().index,
+            descending: false,
+            lower: None,
+            upper: None,
+            buckets: vec![buckets],
+            rows_max: None,
+        };
+        let walk = BoxWalk::new(layout.table.id, 0);
+        ScanCursor { slicer: Slicer::new(request), walk, _reading: None, bytes_last: 0 }
+    }
+}
+
+/// A bound on a prefix of the index's columns; `operators` are those for an inclusive and an exclusive one.
+fn condition(
+    layout: &Layout,
+    index: u32,
+    bound: &Option<Bound>,
+    operators: [Operator; 2],
+) -> Result<Option<Condition>> {
+    let Some(bound) = bound else { return Ok(None) };
+    let columns = index_columns(layout, index)?;
+    if bound.values.is_empty() || bound.values.len() > columns.len() {
+        return Err(Error::internal("a bound of a scan has more values than the index has columns"));
+    }
+    let values = bound.values.iter().map(|value| {
+        let mut bytes = Vec::new();
+        value.write_stored(&mut bytes);
+        bytes
+    });
+    let operator = operators[usize::from(!bound.inclusive)];
+    Ok(Some(Condition { operator, columns: columns[..bound.values.len()].to_vec(), values: values.collect() }))
+}

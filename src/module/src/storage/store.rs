@@ -1,0 +1,125 @@
+//! Box as the crate `crud` wants it: `Store` for the operations of a batch, `Walk` for an index.
+
+use super::Storage;
+use crate::host::txn::Bookmark;
+use crate::host::{IteratorKind, Space, Transaction, TupleIterator, fiber};
+use crud::batch::Store;
+use crud::scan::{Direction, Walk};
+use crud::update::INDEX_BASE;
+use model::{Code, Error, Result, TableId, msgpack};
+
+/// The store of one transaction on this instance: its own, or, when `begin` is never called, the caller's.
+pub struct BoxStore {
+    storage: &'static Storage,
+    transaction: Option<Transaction>,
+}
+
+impl BoxStore {
+    pub fn new(storage: &'static Storage) -> Self {
+        Self { storage, transaction: None }
+    }
+}
+
+impl Store for BoxStore {
+    type Savepoint = Bookmark;
+
+    fn begin(&mut self) -> Result<()> {
+        self.transaction = Some(Transaction::begin()?);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        match self.transaction.take() {
+            Some(transaction) => transaction.commit()?,
+            None => return Err(Error::internal("a commit without a transaction")),
+        }
+        self.storage.wait_durable()
+    }
+
+    fn rollback(&mut self) {
+        self.transaction = None;
+    }
+
+    fn savepoint(&mut self) -> Result<Bookmark> {
+        Bookmark::new()
+    }
+
+    fn rollback_to(&mut self, savepoint: Bookmark) -> Result<()> {
+        savepoint.rollback()
+    }
+
+    fn get(&mut self, space: TableId, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        append(Space(space).get(0, key)?, out)
+    }
+
+    fn insert(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
+        Space(space).insert(tuple).map(drop)
+    }
+
+    fn replace(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
+        Space(space).replace(tuple).map(drop)
+    }
+
+    fn delete(&mut self, space: TableId, key: &[u8], out: Option<&mut Vec<u8>>) -> Result<bool> {
+        let old = Space(space).delete(0, key)?;
+        match out {
+            Some(out) => append(old, out),
+            None => Ok(old.is_some()),
+        }
+    }
+
+    fn update(&mut self, space: TableId, key: &[u8], operations: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        append(Space(space).update(0, key, operations, INDEX_BASE)?, out)
+    }
+}
+
+fn append(tuple: Option<crate::host::Tuple>, out: &mut Vec<u8>) -> Result<bool> {
+    if let Some(tuple) = &tuple {
+        tuple.copy_to(out);
+    }
+    Ok(tuple.is_some())
+}
+
+/// One index of one space.
+pub struct BoxWalk {
+    space: Space,
+    index: u32,
+    iterator: Option<TupleIterator>,
+}
+
+impl BoxWalk {
+    pub fn new(space: TableId, index: u32) -> Self {
+        Self { space: Space(space), index, iterator: None }
+    }
+}
+
+impl Walk for BoxWalk {
+    fn seek(&mut self, direction: Direction, parts: usize, key: &[u8]) -> Result<()> {
+        let kind = match direction {
+            Direction::Less => IteratorKind::Lt,
+            Direction::LessOrEqual => IteratorKind::Le,
+            Direction::GreaterOrEqual => IteratorKind::Ge,
+            Direction::Greater => IteratorKind::Gt,
+        };
+        let mut bytes = Vec::with_capacity(key.len() + 5);
+        msgpack::write_array_len(&mut bytes, parts);
+        bytes.extend_from_slice(key);
+        self.iterator = Some(self.space.iterate(self.index, kind, &bytes)?);
+        Ok(())
+    }
+
+    fn next_into(&mut self, out: &mut Vec<u8>) -> Result<bool> {
+        match &mut self.iterator {
+            Some(iterator) => iterator.copy_next(out),
+            None => Ok(false),
+        }
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        fiber::sleep_zero();
+        if fiber::is_cancelled() {
+            return Err(Error::new(Code::Cancelled, "cancelled while it read a table"));
+        }
+        Ok(())
+    }
+}

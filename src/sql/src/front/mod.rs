@@ -10,6 +10,7 @@ pub mod ddl;
 pub mod dialect;
 pub mod literal;
 pub mod parse;
+pub mod point;
 pub mod position;
 pub mod scan;
 pub mod statement;

@@ -3,6 +3,7 @@
 //! `host` wraps Tarantool's C API; everything else is built on it. The facade in `lua/` loads this library as
 //! `picodata.core`.
 
+pub mod bridge;
 pub mod crud;
 pub mod host;
 pub mod net;

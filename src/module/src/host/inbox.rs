@@ -56,6 +56,11 @@ pub fn start() -> Result<()> {
     fiber::spawn("pico_inbox", move || serve(inbox)).map(drop)
 }
 
+/// Like `post`, for what can be lost: refused already when the queue is half full.
+pub fn post_minor(job: impl FnOnce() + Send + 'static) -> bool {
+    INBOX.get().is_some_and(|inbox| inbox.jobs.len() < JOBS_MAX / 2) && post(job)
+}
+
 /// Hands `job` to the tx thread, where it must neither yield nor take long. False when it was not taken: the queue is
 /// full, not started, or closed.
 pub fn post(job: impl FnOnce() + Send + 'static) -> bool {
@@ -108,7 +113,7 @@ fn wait_for_signal(event: RawFd) {
     let mut count: u64 = 0;
     // SAFETY: the descriptor lives as long as the process; the read fills eight bytes of this stack.
     unsafe {
-        coio_wait(event, CoIOFlags::READ.bits(), f64::INFINITY.min(super::TIMEOUT_MAX_S));
+        coio_wait(event, CoIOFlags::READ.bits(), super::TIMEOUT_MAX_S);
         libc::read(event, (&raw mut count).cast(), 8);
     }
 }

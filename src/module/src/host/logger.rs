@@ -48,7 +48,7 @@ impl Log for HostLog {
         if super::is_tx_thread() {
             say(level, text);
         } else {
-            inbox::post(move || say(level, text));
+            inbox::post_minor(move || say(level, text));
         }
     }
 

@@ -1,0 +1,22 @@
+//! The bridge between the tx thread, which owns the host, and tokio's worker threads, which plan and run queries.
+//!
+//! A fiber that needs work done elsewhere calls `run` and parks until the future is done. Code on a worker thread that
+//! needs the host awaits `on_tx`, for what takes microseconds, or `on_tx_fiber`, for what may yield. Worker threads
+//! never call the host themselves: everything crosses through `host::inbox`.
+
+mod fibers;
+mod run;
+mod threads;
+mod tx;
+
+pub use run::run;
+pub use threads::{configure, handle};
+pub use tx::{on_tx, on_tx_fiber};
+
+/// Ends the worker threads' part in the process: fibers that wait for them get `NotReady`, and what they ask of the tx
+/// thread from now on is refused. Called on the tx thread when the host begins to shut down.
+pub fn shut_down() {
+    threads::stop();
+    crate::host::inbox::close();
+    run::give_up();
+}

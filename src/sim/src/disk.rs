@@ -13,7 +13,8 @@ pub struct Transaction {
     pub persist: Persist,
     /// The state to begin anew from, as `Machine::save` wrote it, and how many commands are in it.
     pub snapshot: Option<(Vec<u8>, u64)>,
-    pub commands: Vec<Vec<u8>>,
+    /// By the index of their entries.
+    pub commands: Vec<(u64, Vec<u8>)>,
 }
 
 /// What survives a crash.
@@ -45,8 +46,8 @@ impl<M: Machine> Image<M> {
             }
         }
         self.state.extend(persist.state.iter().cloned());
-        for command in &transaction.commands {
-            self.machine.apply(command);
+        for (index, command) in &transaction.commands {
+            self.machine.apply(*index, command);
             self.version += 1;
         }
         Ok(())
@@ -128,7 +129,7 @@ mod tests {
     use crate::machine::Registers;
 
     fn transaction(command: &[u8]) -> Transaction {
-        Transaction { commands: vec![command.to_vec()], ..Transaction::default() }
+        Transaction { commands: vec![(1, command.to_vec())], ..Transaction::default() }
     }
 
     #[test]

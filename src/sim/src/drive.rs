@@ -86,12 +86,11 @@ impl<M: Machine> World<M> {
             return Ok(());
         };
         if let Payload::Data { data, .. } = entry.payload {
-            process.machine.apply(&data);
+            let index = entry.position.index;
+            let is_wrong = defect == Some(Defect::AppliesDifferently) && raft_id == 2 && index.is_multiple_of(50);
+            process.machine.apply(index, if is_wrong { b"here only" } else { &data });
             process.version += 1;
-            if defect == Some(Defect::AppliesDifferently) && raft_id == 2 && process.version.is_multiple_of(50) {
-                process.machine.apply(b"here only");
-            }
-            transaction.commands.push(data);
+            transaction.commands.push((index, data));
         }
         self.invariants.agreement.applies(raft_id, entry.position, process.machine.digest())?;
         let Some(write) = process.writes.remove(&entry.position.index) else { return Ok(()) };

@@ -114,7 +114,7 @@ impl<M: Machine> World<M> {
         let (start, tick_us) = (instance.starts, instance.tick_us);
         let Some(process) = &mut instance.process else { return Ok(()) };
         if defect == Some(Defect::AppliesTwice) && start > 2 {
-            process.machine.apply(b"again");
+            process.machine.apply(process.node.applied(), b"again");
         }
         let (applied, digest) = (process.node.applied(), process.machine.digest());
         self.trace.say(self.now_us, || format!("{raft_id} starts at {applied}"));

@@ -6,6 +6,7 @@
 //! step. In the second the faults stop, and the cluster must recover within a bounded time. The same seed is the same run,
 //! to the byte, so a failure is replayed with its trace.
 
+mod catalog_machine;
 mod disk;
 mod drive;
 mod faults;
@@ -18,6 +19,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use catalog_machine::Catalog;
 pub use machine::{Machine, Registers};
 pub use scenario::{Defect, Options};
 pub use world::{Failure, Report, run};

@@ -5,9 +5,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A replicated state. Equal commands in equal order must give equal digests, on every instance and after every restart.
 pub trait Machine: Clone + Default {
-    /// Some command that a client might send; `id` is unique in the run.
-    fn command(rng: &mut Rng, id: u64) -> Vec<u8>;
-    fn apply(&mut self, command: &[u8]);
+    /// Some command that a client who sees this state might send; `id` is unique in the run.
+    fn command(&self, rng: &mut Rng, id: u64) -> Vec<u8>;
+    /// Applies the command that is the entry `index` of the log.
+    fn apply(&mut self, index: u64, command: &[u8]);
     /// Stands for the whole state.
     fn digest(&self) -> u64;
     fn save(&self) -> Vec<u8>;
@@ -24,14 +25,14 @@ pub struct Registers {
 }
 
 impl Machine for Registers {
-    fn command(rng: &mut Rng, id: u64) -> Vec<u8> {
+    fn command(&self, rng: &mut Rng, id: u64) -> Vec<u8> {
         let mut command = id.to_be_bytes().to_vec();
         let padding = if rng.chance(1, 20) { 4000 } else { rng.range(0, 100) };
         command.resize(8 + padding as usize, 0x55);
         command
     }
 
-    fn apply(&mut self, command: &[u8]) {
+    fn apply(&mut self, _index: u64, command: &[u8]) {
         let id = command.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         self.values.push(id);
         self.digest = xxh3_64_with_seed(command, self.digest);
@@ -65,7 +66,7 @@ mod tests {
     fn a_list_survives_saving_and_its_digest_shows_order() {
         let apply = |commands: &[&[u8]]| {
             let mut machine = Registers::default();
-            commands.iter().for_each(|command| machine.apply(command));
+            commands.iter().for_each(|command| machine.apply(1, command));
             machine
         };
         let list = apply(&[b"one", b"two"]);

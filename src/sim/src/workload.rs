@@ -31,8 +31,10 @@ impl<M: Machine> World<M> {
     pub fn propose(&mut self, raft_id: RaftId) -> Result<Option<u64>, String> {
         self.next_id += 1;
         let (id, floor) = (self.next_id, self.invariants.linearizable.calls());
-        let command = M::command(&mut self.rng, id);
-        let Some(process) = self.process(raft_id) else { return Ok(None) };
+        let Some(process) = self.instances.get_mut(&raft_id).and_then(|instance| instance.process.as_mut()) else {
+            return Ok(None);
+        };
+        let command = process.machine.command(&mut self.rng, id);
         match process.node.propose(command, id.to_be_bytes().to_vec()) {
             Ok(position) => {
                 process.writes.insert(position.index, Write { id, term: position.term, floor });

@@ -1,6 +1,6 @@
 //! Runs many seeds. `SIM_SEEDS` says how many (1000), `SIM_SEED` where to start (1).
 
-use sim::{Failure, Options, Registers, Report, run};
+use sim::{Catalog, Failure, Machine, Options, Registers, Report, run};
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,8 +13,8 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// A run that says its seed however it fails; a failing one is run again with its trace.
-fn run_seed(seed: u64) -> Result<Report, String> {
-    let attempt = |is_traced| catch_unwind(|| run::<Registers>(Options { is_traced, ..Options::new(seed) }));
+fn run_seed<M: Machine>(seed: u64) -> Result<Report, String> {
+    let attempt = |is_traced| catch_unwind(|| run::<M>(Options { is_traced, ..Options::new(seed) }));
     match attempt(false) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err(_)) => match attempt(true) {
@@ -39,9 +39,8 @@ fn add(total: &mut Report, one: &Report) {
     total.member_changes += one.member_changes;
 }
 
-#[test]
-fn all_promises_hold_on_every_seed() {
-    let (first, count) = (setting("SIM_SEED", 1), setting("SIM_SEEDS", 1000));
+/// Runs the seeds on all processors; what they were like in all.
+fn run_seeds<M: Machine>(first: u64, count: u64) -> Report {
     let began = Instant::now();
     let next = AtomicU64::new(first);
     let worker = || {
@@ -51,7 +50,7 @@ fn all_promises_hold_on_every_seed() {
             if seed >= first + count {
                 return Ok(total);
             }
-            add(&mut total, &run_seed(seed)?);
+            add(&mut total, &run_seed::<M>(seed)?);
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
@@ -69,9 +68,22 @@ fn all_promises_hold_on_every_seed() {
         virtual_s / real_s
     );
     println!("{total:?}");
+    total
+}
+
+#[test]
+fn all_promises_hold_on_every_seed() {
+    let (first, count) = (setting("SIM_SEED", 1), setting("SIM_SEEDS", 1000));
+    let total = run_seeds::<Registers>(first, count);
     if count >= 100 {
         assert_the_runs_were_eventful(&total, count);
     }
+}
+
+/// The catalog under the same faults: equal logs make equal states, through every restart and snapshot.
+#[test]
+fn the_catalog_is_the_same_everywhere() {
+    run_seeds::<Catalog>(setting("SIM_SEED", 1), setting("SIM_SEEDS", 1000).div_ceil(10));
 }
 
 /// A simulator in which nothing happens proves nothing.

@@ -6,17 +6,28 @@
 //! query engine but `execute`, which calls it.
 
 pub mod balance;
+pub mod cache;
+pub mod change;
 pub mod ddl;
 pub mod dialect;
+pub mod execute;
 pub mod literal;
+pub mod names;
+pub mod params;
 pub mod parse;
 pub mod point;
 pub mod position;
+pub mod queries;
 pub mod scan;
+pub mod schema_change;
 pub mod statement;
 pub mod types;
 
+pub use cache::StatementCache;
+pub use execute::{Answer, Executor, Limits, RowSet};
 pub use parse::{Parsed, parse, parse_with};
+pub use point::PointPlan;
+pub use queries::{QueryEngine, QueryInput, ResultColumn, RowStream};
 pub use scan::{TextLimits, is_simple};
 pub use statement::Statement;
 

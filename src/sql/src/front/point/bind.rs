@@ -3,6 +3,7 @@
 //! This runs on the tx thread for every execution. The buffers are the caller's and are used again; in the common case
 //! (integers and strings of the right type) values are copied from the parameters to the key as bytes.
 
+use super::super::params::wrong_count;
 use super::{Action, Exact, Filter, PointPlan, Source, write_exact};
 use crud::selection::Operator;
 use crud::wire::{self, Verb};
@@ -79,12 +80,6 @@ impl BoundPlan {
         let start = if at == 0 { self.params_start } else { self.params[at - 1] };
         &bytes[start..self.params[at]]
     }
-}
-
-/// The error of a call with too many or too few parameters.
-pub(crate) fn wrong_count(wanted: usize, given: usize) -> Error {
-    let verb = if given == 1 { "is" } else { "are" };
-    Error::new(Code::Argument, format!("the statement takes {wanted} parameters, {given} {verb} given"))
 }
 
 impl PointPlan {

@@ -14,6 +14,7 @@ mod tests;
 pub use bind::{BoundPlan, Outcome};
 pub use exact::{Exact, write_exact};
 pub use recognise::recognise;
+pub(super) use recognise::targets_primary_key;
 
 use crud::request::Projection;
 use crud::wire::Verb;
@@ -58,6 +59,8 @@ pub struct Select {
     pub filters: Vec<Filter>,
     /// None: all columns in their order.
     pub projection: Option<Projection>,
+    /// MessagePack of `[{name=, type=}, ...]`, as the engine would have it.
+    pub metadata: Vec<u8>,
 }
 
 /// Where a value comes from.
@@ -95,9 +98,7 @@ impl PointPlan {
     /// MessagePack of `[{name=, type=}, ...]`; None for a statement that answers with a count.
     pub fn metadata(&self) -> Option<&[u8]> {
         match &self.action {
-            Action::Select(select) => {
-                Some(select.projection.as_ref().map_or(&self.layout.metadata, |projection| &projection.metadata))
-            }
+            Action::Select(select) => Some(&select.metadata),
             _ => None,
         }
     }

@@ -8,7 +8,6 @@ use crate::front::literal;
 use crate::front::parse::{Parsed, fold};
 use crate::front::statement::{Delete, Insert, InsertSource, Name, OnConflict, Statement, Update};
 use crud::Layout;
-use crud::layout::encode_metadata;
 use crud::request::Projection;
 use crud::selection::Operator;
 use crud::wire::Verb;
@@ -230,8 +229,8 @@ fn select(query: &ast::Query, schema: &dyn Schema) -> Option<(Arc<Table>, Action
         }
         Some(_) => return None,
     }
-    let projection = projection(&scope, &select.projection)?;
-    let select = Select { keys: condition.keys, filters: condition.filters, projection };
+    let (projection, metadata) = projection(&scope, &select.projection)?;
+    let select = Select { keys: condition.keys, filters: condition.filters, projection, metadata };
     Some((scope.table, Action::Select(select)))
 }
 
@@ -261,8 +260,9 @@ fn scope_of(relation: &TableFactor, schema: &dyn Schema) -> Option<Scope> {
     is_plain.then(|| Scope::new(schema, &fold(table), alias.as_ref()))?
 }
 
-/// The output columns; `Some(None)` for all of them as they are.
-fn projection(scope: &Scope, items: &[SelectItem]) -> Option<Option<Projection>> {
+/// The output columns, None for all of them as they are, and their metadata.
+fn projection(scope: &Scope, items: &[SelectItem]) -> Option<(Option<Projection>, Vec<u8>)> {
+    let all = &scope.table.columns;
     if let [SelectItem::Wildcard(options)] = items {
         let is_plain = options.opt_ilike.is_none()
             && options.opt_exclude.is_none()
@@ -270,14 +270,11 @@ fn projection(scope: &Scope, items: &[SelectItem]) -> Option<Option<Projection>>
             && options.opt_replace.is_none()
             && options.opt_rename.is_none()
             && options.opt_alias.is_none();
-        return is_plain.then_some(None);
+        let metadata = metadata(all.iter().map(|column| (column.name.as_str(), column.ty)));
+        return is_plain.then_some((None, metadata));
     }
-    if items.is_empty() {
-        return None;
-    }
-    let mut shown = Table::clone(&scope.table);
-    shown.columns.clear();
     let mut columns = Vec::with_capacity(items.len());
+    let mut names = Vec::with_capacity(items.len());
     for item in items {
         let (expr, alias) = match item {
             SelectItem::UnnamedExpr(expr) => (expr, None),
@@ -285,13 +282,35 @@ fn projection(scope: &Scope, items: &[SelectItem]) -> Option<Option<Projection>>
             _ => return None,
         };
         let column = scope.column(expr)?;
-        let mut definition = scope.table.columns[column].clone();
-        definition.name = alias.unwrap_or(definition.name);
-        shown.columns.push(definition);
+        names.push(alias.unwrap_or_else(|| all[column].name.clone()));
         columns.push(column);
     }
-    let places: Vec<usize> = (0..columns.len()).collect();
-    Some(Some(Projection { metadata: encode_metadata(&shown, &places), columns }))
+    let metadata = metadata(names.iter().zip(&columns).map(|(name, column)| (name.as_str(), all[*column].ty)));
+    (!columns.is_empty()).then(|| (Some(Projection { columns, metadata: metadata.clone() }), metadata))
+}
+
+fn metadata<'n>(columns: impl ExactSizeIterator<Item = (&'n str, ColumnType)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    msgpack::write_array_len(&mut out, columns.len());
+    for (name, ty) in columns {
+        msgpack::write_map_len(&mut out, 2);
+        msgpack::write_str(&mut out, "name");
+        msgpack::write_str(&mut out, name);
+        msgpack::write_str(&mut out, "type");
+        msgpack::write_str(&mut out, &shown_type(ty));
+    }
+    out
+}
+
+/// A type as results name it. Lengths and precisions are the table's affair: expressions have none, so the engine names
+/// none, and a statement's metadata must not depend on the path that it takes.
+fn shown_type(ty: ColumnType) -> String {
+    match ty {
+        ColumnType::Char { .. } | ColumnType::Varchar { .. } => ColumnType::Text.to_string(),
+        ColumnType::Decimal { .. } => "decimal".to_owned(),
+        ColumnType::Unsigned => ColumnType::BigInt.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn insert(insert: &Insert, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {

@@ -1,0 +1,270 @@
+//! One statement from its text to its answer, on a worker thread.
+//!
+//! In: text, parameters, a deadline. Out: rows or a count. The point path of the tx thread does not come through here;
+//! a point statement that does (because its text was too long to parse there, or its parameters were for the engine) is
+//! carried out like any other.
+
+use super::cache::StatementCache;
+use super::change::{ChangeLimits, Changer, InsertRows};
+use super::params::{substitute, wrong_count};
+use super::parse::{Parsed, parse_with};
+use super::point::recognise;
+use super::queries::{QueryEngine, QueryInput, ResultColumn};
+use super::scan::TextLimits;
+use super::schema_change;
+use super::statement::{SchemaStatement, Statement};
+use crate::cluster::Cluster;
+use model::{Code, Error, Result, Value, msgpack};
+use sqlparser::ast::Query;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bounds on statements and their answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub text: TextLimits,
+    pub change: ChangeLimits,
+    /// Rows of a result.
+    pub result_rows_max: usize,
+    /// Bytes of a result, as MessagePack.
+    pub result_bytes_max: usize,
+    /// Parsed statements that are kept, and the bytes of their texts.
+    pub cache_entries_max: usize,
+    pub cache_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            text: TextLimits::default(),
+            change: ChangeLimits::default(),
+            result_rows_max: 1_000_000,
+            result_bytes_max: 256 << 20,
+            cache_entries_max: 1_000,
+            cache_bytes_max: 4 << 20,
+        }
+    }
+}
+
+/// What a statement came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Rows(RowSet),
+    /// Rows changed; 0 for a schema change.
+    Count(u64),
+}
+
+/// A whole result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSet {
+    pub columns: Vec<ResultColumn>,
+    /// Arrays of MessagePack, one a row, one after the other.
+    pub rows: Vec<u8>,
+    pub count: usize,
+}
+
+impl Answer {
+    /// Appends `{metadata=[{name=, type=}, ...], rows=[...]}` or `{row_count=n}`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Answer::Count(count) => {
+                msgpack::write_map_len(out, 1);
+                msgpack::write_str(out, "row_count");
+                msgpack::write_uint(out, *count);
+            }
+            Answer::Rows(set) => {
+                msgpack::write_map_len(out, 2);
+                msgpack::write_str(out, "metadata");
+                msgpack::write_array_len(out, set.columns.len());
+                for column in &set.columns {
+                    msgpack::write_map_len(out, 2);
+                    msgpack::write_str(out, "name");
+                    msgpack::write_str(out, &column.name);
+                    msgpack::write_str(out, "type");
+                    msgpack::write_str(out, &column.ty);
+                }
+                msgpack::write_str(out, "rows");
+                msgpack::write_array_len(out, set.count);
+                out.extend_from_slice(&set.rows);
+            }
+        }
+    }
+}
+
+/// Carries out statements. One serves all worker threads of an instance.
+pub struct Executor {
+    engine: Arc<dyn QueryEngine>,
+    limits: Limits,
+    /// A tree depends on its text alone, so the catalog version is left at 0.
+    cache: Mutex<StatementCache<Parsed>>,
+}
+
+impl Executor {
+    pub fn new(engine: Arc<dyn QueryEngine>, limits: Limits) -> Self {
+        let cache = StatementCache::new(limits.cache_entries_max, limits.cache_bytes_max);
+        Self { engine, limits, cache: Mutex::new(cache) }
+    }
+
+    /// Carries out one statement. A name that is not known here is looked up once more when this instance has caught up
+    /// with the cluster.
+    ///
+    /// Errors: everything that a statement can meet; see docs/sql.md.
+    pub async fn execute(
+        &self,
+        cluster: &Arc<dyn Cluster>,
+        text: &str,
+        params: &[Value],
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let parsed = self.parsed(text)?;
+        if parsed.params_count != params.len() {
+            return Err(wrong_count(parsed.params_count, params.len()));
+        }
+        let run = Execution { executor: self, cluster, text, params, deadline, began_writing: AtomicBool::new(false) };
+        match run.statement(&parsed.statement).await {
+            Err(error) if is_about_names(error.code) && !run.began_writing.load(Ordering::Relaxed) => {
+                cluster.catch_up(deadline).await?;
+                run.statement(&parsed.statement).await
+            }
+            result => result,
+        }
+    }
+
+    fn parsed(&self, text: &str) -> Result<Arc<Parsed>> {
+        // The cache holds plain data: whoever panicked with the lock left it whole.
+        if let Some(known) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(text, 0) {
+            return Ok(known.clone());
+        }
+        let parsed = Arc::new(parse_with(text, &self.limits.text)?);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(text, 0, parsed.clone());
+        Ok(parsed)
+    }
+}
+
+fn is_about_names(code: Code) -> bool {
+    matches!(code, Code::NoSuchTable | Code::NoSuchColumn | Code::NoSuchIndex)
+}
+
+/// One execution.
+struct Execution<'a> {
+    executor: &'a Executor,
+    cluster: &'a Arc<dyn Cluster>,
+    text: &'a str,
+    params: &'a [Value],
+    deadline: Instant,
+    began_writing: AtomicBool,
+}
+
+impl Execution<'_> {
+    async fn statement(&self, statement: &Statement) -> Result<Answer> {
+        match statement {
+            Statement::Query(query) => self.rows(self.bound(query)).await,
+            Statement::Explain { analyze, statement } => self.explain(statement, *analyze).await,
+            Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+                self.changer().run(statement, &self.began_writing).await.map(Answer::Count)
+            }
+            Statement::Schema(schema) => self.schema(schema).await,
+        }
+    }
+
+    fn bound(&self, query: &Query) -> Box<Query> {
+        let mut query = Box::new(query.clone());
+        substitute(&mut query, self.params);
+        query
+    }
+
+    fn input(&self, query: Box<Query>) -> QueryInput {
+        QueryInput { query, deadline: self.deadline }
+    }
+
+    fn changer(&self) -> Changer<'_> {
+        Changer {
+            engine: &*self.executor.engine,
+            cluster: self.cluster,
+            text: self.text,
+            params: self.params,
+            limits: self.executor.limits.change,
+            deadline: self.deadline,
+        }
+    }
+
+    async fn rows(&self, query: Box<Query>) -> Result<Answer> {
+        let limits = &self.executor.limits;
+        let mut stream = self.executor.engine.query(self.cluster, self.input(query)).await?;
+        let (mut rows, mut count) = (Vec::new(), 0);
+        while let Some(more) = stream.next_encoded(&mut rows).await? {
+            count += more;
+            let too_large = |what: String| {
+                let error = Error::new(Code::LimitExceeded, format!("the result has more than {what}"));
+                Err(error.with_hint("ask for fewer rows with WHERE or LIMIT"))
+            };
+            if count > limits.result_rows_max {
+                return too_large(format!("{} rows", limits.result_rows_max));
+            }
+            if rows.len() > limits.result_bytes_max {
+                return too_large(format!("{} bytes", limits.result_bytes_max));
+            }
+        }
+        Ok(Answer::Rows(RowSet { columns: stream.columns().to_vec(), rows, count }))
+    }
+
+    async fn schema(&self, schema: &SchemaStatement) -> Result<Answer> {
+        let deadline = match schema.timeout_ms {
+            Some(timeout_ms) => Instant::now() + Duration::from_millis(timeout_ms),
+            None => self.deadline,
+        };
+        schema_change::run(&schema.action, self.text, self.cluster, deadline).await?;
+        Ok(Answer::Count(0))
+    }
+
+    /// What a statement does where, a line a row. A change is explained by the query that finds its rows.
+    async fn explain(&self, statement: &Statement, analyze: bool) -> Result<Answer> {
+        let schema = self.cluster.schema();
+        let mut lines = Vec::new();
+        let parsed = Parsed { statement: statement.clone(), params_count: self.params.len() };
+        if !analyze && recognise(&parsed, &*schema).is_some() {
+            lines.push(format!(
+                "{} by key: straight to the masters of its buckets, without the plan below",
+                statement.kind()
+            ));
+        }
+        let query = match statement {
+            Statement::Query(query) => Some(self.bound(query)),
+            _ if analyze => {
+                let message = format!("EXPLAIN ANALYZE would run the {}: it explains SELECT only", statement.kind());
+                return Err(Error::new(Code::Unsupported, message).with_hint("leave ANALYZE out"));
+            }
+            Statement::Insert(insert) => {
+                let inserted = self.changer().inserted(insert, &*schema)?;
+                lines.push(format!("INSERT into \"{}\": each row to the master of its bucket", inserted.table.name));
+                match inserted.rows {
+                    InsertRows::Constant(rows) => {
+                        lines.push(format!("  {} constant rows", rows.len()));
+                        None
+                    }
+                    InsertRows::Query(query) => Some(query),
+                }
+            }
+            other => {
+                let selected = self.changer().selected(other, &*schema)?;
+                lines.push(format!(
+                    "{} of \"{}\": by key, checked against the values read",
+                    other.kind(),
+                    selected.table.name
+                ));
+                Some(selected.query)
+            }
+        };
+        if let Some(query) = query {
+            lines.extend(self.executor.engine.explain(self.cluster, self.input(query), analyze).await?);
+        }
+        let mut rows = Vec::new();
+        for line in &lines {
+            msgpack::write_array_len(&mut rows, 1);
+            msgpack::write_str(&mut rows, line);
+        }
+        let columns = vec![ResultColumn { name: "plan".into(), ty: "text".into() }];
+        Ok(Answer::Rows(RowSet { columns, rows, count: lines.len() }))
+    }
+}

@@ -1,0 +1,49 @@
+//! What the front asks of the query engine.
+//!
+//! The engine implements this; tests of the front implement it with canned rows.
+
+use crate::cluster::Cluster;
+use async_trait::async_trait;
+use model::{Result, Value};
+use sqlparser::ast::Query;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A query on its way to the engine. No placeholder is left in it.
+#[derive(Clone, Debug)]
+pub struct QueryInput {
+    pub query: Box<Query>,
+    /// The answer has to be complete by then.
+    pub deadline: Instant,
+}
+
+/// A column of a result: its name, and its type as metadata shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultColumn {
+    pub name: String,
+    pub ty: String,
+}
+
+/// A running query. Dropping it ends the query everywhere.
+#[async_trait]
+pub trait RowStream: Send {
+    fn columns(&self) -> &[ResultColumn];
+
+    /// Appends the next batch of rows to `out`, each an array of MessagePack as users read it, and answers how many
+    /// there were; None at the end.
+    async fn next_encoded(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>>;
+
+    /// The next batch of rows as values; None at the end.
+    async fn next_values(&mut self) -> Result<Option<Vec<Vec<Value>>>>;
+}
+
+#[async_trait]
+pub trait QueryEngine: Send + Sync {
+    /// Plans the query and begins to run it.
+    ///
+    /// Errors: those of names and types before any row has been read.
+    async fn query(&self, cluster: &Arc<dyn Cluster>, input: QueryInput) -> Result<Box<dyn RowStream>>;
+
+    /// What would run where, a line a step; with `analyze` the query is run, and the lines say what it cost.
+    async fn explain(&self, cluster: &Arc<dyn Cluster>, input: QueryInput, analyze: bool) -> Result<Vec<String>>;
+}

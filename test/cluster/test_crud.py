@@ -18,6 +18,11 @@ def table(cluster, request):
     return name
 
 
+def rows(instance, function, *args):
+    """The rows of a result."""
+    return instance.call(function, *args)["rows"]
+
+
 def error_of(action, *args):
     with pytest.raises(tarantool.error.DatabaseError) as raised:
         action(*args)
@@ -29,8 +34,8 @@ def test_every_instance_reads_what_any_wrote(cluster, table):
         instance.call("crud.insert", table, [i, f"name {i}", i * 10])
     for instance in cluster:
         for i in range(len(cluster)):
-            assert instance.call("crud.get", table, i) == [i, f"name {i}", i * 10]
-        assert instance.call("crud.get", table, 99) is None
+            assert rows(instance, "crud.get", table, i) == [[i, f"name {i}", i * 10]]
+        assert rows(instance, "crud.get", table, 99) == []
 
 
 def test_insert_refuses_a_key_that_is_there(cluster, table):
@@ -38,42 +43,117 @@ def test_insert_refuses_a_key_that_is_there(cluster, table):
     for instance in cluster:
         code, message = error_of(instance.call, "crud.insert", table, [1, "b", 2])
         assert code == 20109, message
-    assert cluster[0].call("crud.get", table, 1) == [1, "a", 1]
+    assert rows(cluster[0], "crud.get", table, 1) == [[1, "a", 1]]
 
 
 def test_replace_update_upsert_delete(cluster, table):
     a, b, c, d = cluster
     a.call("crud.replace", table, [1, "a", 1])
     b.call("crud.replace", table, [1, "b", 2])
-    assert c.call("crud.update", table, 1, [["+", "stock", 5], ["=", "name", "c"]]) == [1, "c", 7]
-    assert c.call("crud.update", table, 2, [["+", "stock", 5]]) is None
+    assert rows(c, "crud.update", table, 1, [["+", "stock", 5], ["=", "name", "c"]]) == [[1, "c", 7]]
+    assert rows(c, "crud.update", table, 2, [["+", "stock", 5]]) == []
     d.call("crud.upsert", table, [1, "new", 0], [["-", "stock", 7]])
     d.call("crud.upsert", table, [2, "new", 3], [["-", "stock", 7]])
-    assert a.call("crud.get", table, 1) == [1, "c", 0]
-    assert a.call("crud.get", table, 2) == [2, "new", 3]
-    assert b.call("crud.delete", table, 1) == [1, "c", 0]
-    assert b.call("crud.delete", table, 1) is None
-    assert a.call("crud.get", table, 1) is None
+    assert rows(a, "crud.get", table, 1) == [[1, "c", 0]]
+    assert rows(a, "crud.get", table, 2) == [[2, "new", 3]]
+    assert rows(b, "crud.delete", table, 1) == [[1, "c", 0]]
+    assert rows(b, "crud.delete", table, 1) == []
+    assert rows(a, "crud.get", table, 1) == []
+
+
+def test_a_result_names_its_columns(cluster, table):
+    result = cluster[0].call("crud.insert_object", table, {"name": "a", "id": 1})
+    names = [(column["name"], column["type"]) for column in result["metadata"]]
+    assert names == [("id", "integer"), ("name", "text"), ("stock", "integer")]
+    assert result["rows"] == [[1, "a", None]]
+    result = cluster[1].call("crud.get", table, 1, {"fields": ["name", "id"]})
+    assert [column["name"] for column in result["metadata"]] == ["name", "id"]
+    assert result["rows"] == [["a", 1]]
+    assert cluster[2].call("crud.replace", table, [1, "b", 1], {"noreturn": True}) is None
 
 
 def test_many_rows(cluster, table):
-    rows = [[i, f"n{i % 7}", i] for i in range(1000)]
-    cluster[0].call("crud.insert_many", table, rows)
+    many = [[i, f"n{i % 7}", i] for i in range(1000)]
+    assert rows(cluster[0], "crud.insert_many", table, many) == many
     for instance in cluster:
         assert instance.call("crud.count", table, []) == 1000
-        assert instance.call("crud.count", table, [["==", "name", "n3"]]) == len([r for r in rows if r[1] == "n3"])
+        assert instance.call("crud.count", table, [["==", "name", "n3"]]) == len([r for r in many if r[1] == "n3"])
     cluster[1].call("crud.replace_many", table, [[i, "new", -1] for i in range(500, 1500)])
     assert cluster[2].call("crud.count", table, []) == 1500
     assert cluster[3].call("crud.count", table, [["==", "stock", -1]]) == 1000
+    cluster[3].call("crud.upsert_many", table, [[[i, "ups", 0], [["=", "stock", 7]]] for i in (1, 5000)])
+    assert rows(cluster[0], "crud.get", table, 1) == [[1, "n1", 7]]
+    assert rows(cluster[0], "crud.get", table, 5000) == [[5000, "ups", 0]]
+
+
+def test_many_rows_that_fail_are_named_and_the_others_written(cluster, table):
+    cluster[0].call("crud.insert", table, [2, "there", 0])
+    many = [[i, "new", i] for i in range(1, 101)]
+    code, message = error_of(cluster[1].call, "crud.insert_many", table, many)
+    assert code == 20109 and message.startswith("1 of 100 rows were not written: row 2: "), message
+    assert cluster[2].call("crud.count", table, []) == 100
+    code, message = error_of(cluster[1].call, "crud.insert_many", table, [[200, "a", 0], [201, None, 0]])
+    assert code == 20108 and message.startswith("row 2: "), message
+    assert cluster[2].call("crud.count", table, []) == 100
+    options = {"rollback_on_error": True}
+    more = [[i, "new", i] for i in range(100, 200)]
+    code, message = error_of(cluster[1].call, "crud.insert_many", table, more, options)
+    assert code == 20109, message
+    assert 100 < cluster[2].call("crud.count", table, []) < 199
 
 
 def test_select_orders_and_limits(cluster, table):
     cluster[0].call("crud.insert_many", table, [[i, "x", i % 10] for i in range(200)])
     for instance in cluster:
-        rows = instance.call("crud.select", table, [[">=", "id", 50]], {"first": 5})
-        assert rows == [[i, "x", i % 10] for i in range(50, 55)]
-        rows = instance.call("crud.select", table, [["==", "stock", 3], ["<", "id", 40]])
-        assert rows == [[i, "x", 3] for i in (3, 13, 23, 33)]
+        page = rows(instance, "crud.select", table, [[">=", "id", 50]], {"first": 5})
+        assert page == [[i, "x", i % 10] for i in range(50, 55)]
+        page = rows(instance, "crud.select", table, [[">=", "id", 50]], {"first": 5, "after": page[-1]})
+        assert [row[0] for row in page] == list(range(55, 60))
+        page = rows(instance, "crud.select", table, [[">=", "id", 50]], {"first": -3, "after": page[0]})
+        assert [row[0] for row in page] == [52, 53, 54]
+        found = rows(instance, "crud.select", table, [["==", "stock", 3], ["<", "id", 40]])
+        assert found == [[i, "x", 3] for i in (33, 23, 13, 3)]
+        assert rows(instance, "crud.min", table)[0][0] == 0
+        assert rows(instance, "crud.max", table)[0][0] == 199
+
+
+def test_an_index_orders_and_pages(cluster, table):
+    cluster[0].sql(f"CREATE INDEX {table}_stock ON {table} (stock)")
+    cluster[0].call("crud.insert_many", table, [[i, "x", i % 5] for i in range(100)])
+    for instance in cluster:
+        found = []
+        while page := rows(
+            instance,
+            "crud.select",
+            table,
+            [["<=", "stock", 3]],
+            {"first": 7, **({"after": found[-1]} if found else {})},
+        ):
+            found += page
+        assert sorted(found) == sorted([i, "x", i % 5] for i in range(100) if i % 5 <= 3)
+        assert [row[2] for row in found] == sorted((row[2] for row in found), reverse=True)
+        assert rows(instance, "crud.max", table, f"{table}_stock", {"fields": ["stock"]}) == [[4]]
+
+
+def test_global_tables_are_written_everywhere(cluster):
+    name = f"t{next(_names)}"
+    cluster[0].sql(f"CREATE TABLE {name} (id INT PRIMARY KEY, name TEXT, stock SMALLINT) DISTRIBUTED GLOBALLY")
+    a, b, c, d = cluster
+    a.call("crud.insert", name, [1, "a", 1])
+    assert error_of(b.call, "crud.insert", name, [1, "b", 1])[0] == 20109
+    assert rows(c, "crud.update", name, 1, [["+", "stock", 4]]) == [[1, "a", 5]]
+    assert error_of(c.call, "crud.update", name, 1, [["+", "stock", 40_000]])[0] == 20110
+    d.call("crud.upsert", name, [2, "d", 2], [["+", "stock", 1]])
+    d.call("crud.upsert", name, [2, "d", 2], [["+", "stock", 1]])
+    for instance in cluster:
+        wait_until(
+            lambda instance=instance: (
+                rows(instance, "crud.select", name, [[">=", "id", 0]]) == [[1, "a", 5], [2, "d", 3]]
+            ),
+            "the rows to arrive",
+        )
+    assert rows(b, "crud.delete", name, 1) == [[1, "a", 5]]
+    wait_until(lambda: a.call("crud.count", name, []) == 1, "the row to go")
 
 
 def test_a_row_lives_once(cluster, table):
@@ -129,7 +209,14 @@ def test_procedures_run_where_the_key_lives(cluster, table):
         (["crud.select", "{t}", [["~", "id", 2]]], 20002, []),
         (["crud.insert"], 20002, []),
         (["crud.insert", 5, 6], 20002, []),
-        (["crud.get", "{t}", 1, {"tiemout": 1}], 20002, ["tiemout"]),
+        (["crud.get", "{t}", 1, {"tiemout": 1}], 20002, ["tiemout", "timeout"]),
+        (["crud.update", "{t}", 1, [["!", "stock", 2]]], 20004, []),
+        (["crud.insert_many", "{t}", []], 20002, []),
+        (["crud.insert_object", "{t}", {"id": 1, "nam": "a"}], 20102, ["nam", "name"]),
+        (["crud.select", "{t}", [["=", "id", 1]], {"first": -1}], 20002, ["after"]),
+        (["crud.select", "{t}", [["=", "stok", 1]]], 20102, ["stock"]),
+        (["crud.max", "{t}", "by_stock"], 20103, ["by_stock"]),
+        (["call", "{t}", 1, "maybe", "f", []], 20002, ["maybe"]),
         (["bucket_id", "nowhere", 1], 20101, []),
     ],
 )
@@ -151,7 +238,7 @@ def test_writes_go_on_when_a_replica_dies(workshop):
     replica.kill()
     asked = next(i for i in cluster if i.is_running())
     for i in range(100):
-        wait_until(lambda i=i: asked.call("crud.replace", "t", [i, i]) is not None, "a write")
+        asked.call("crud.replace", "t", [i, i], {"timeout": 30})
     assert asked.call("crud.count", "t", []) == 100
     replica.start()
     cluster.wait_whole()

@@ -8,6 +8,9 @@ ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 # Everything is built in one profile, so that the query engine is compiled once.
 CARGO_TARGET_DIR ?= $(ROOT)/target
 export CARGO_TARGET_DIR
+# luarocks names a compiler on the command line; C parts of crates would be built again for each spelling of it.
+unexport CC CFLAGS LIBFLAG
+MAKEOVERRIDES :=
 RELEASE := $(CARGO_TARGET_DIR)/release
 BUILD := $(ROOT)/build
 VENV := $(BUILD)/venv

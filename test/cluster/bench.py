@@ -1,7 +1,7 @@
 """Measures and writes a table: `python -m bench --out FILE`.
 
 It starts clusters as the tests do, drives them with the load generator of test/bench, and reads the CPU time of each
-process from /proc. CPU microseconds an operation count: on a shared machine they stay, where rates and latencies wander.
+process from /proc. CPU microseconds an operation count: they stay on a shared machine, where rates wander.
 """
 
 import argparse

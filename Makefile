@@ -27,7 +27,7 @@ LUADIR ?= $(PREFIX)/share/lua/5.1
 LIBDIR ?= $(PREFIX)/lib/lua/5.1
 LUA_FILES := $(notdir $(wildcard $(ROOT)/lua/picodata/*.lua))
 
-export LUA_PATH := $(ROOT)/lua/?.lua;$(ROOT)/lua/?/init.lua;;
+export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
 .PHONY: help deps build install env run stop test test-unit test-cluster verify fix bench clean

@@ -35,7 +35,7 @@ def environment():
     """The environment in which a tarantool finds the build of this checkout."""
     return {
         **os.environ,
-        "LUA_PATH": f"{ROOT}/lua/?.lua;{ROOT}/lua/?/init.lua;;",
+        "LUA_PATH": f"{ROOT}/lua/?.lua;;",
         "LUA_CPATH": f"{ROOT}/build/?.so;;",
         "RUST_BACKTRACE": "1",
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub type SchemaId = u64;
 
 /// Below it are the host's own spaces and ours.
-pub const TABLE_ID_FIRST: TableId = 512;
+pub const TABLE_ID_FIRST: TableId = 1024;
 pub const TABLES_MAX: usize = 10_000;
 /// The host's limit of 128 indexes, without the primary one.
 pub const INDEX_ID_MAX: u32 = 127;

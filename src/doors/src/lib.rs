@@ -8,6 +8,7 @@
 //! Nothing here allocates or panics.
 
 mod core;
+mod facade;
 mod package;
 
 use std::ffi::{c_char, c_int};
@@ -85,6 +86,19 @@ doors! {
 
 // picodata.peer.*
 doors! {
-    batch discover join raft propose read_index catch_up apply_schema apply_replication replication_status
-    fragment fragment_next fragment_cancel move_pull move_close move_drop procedure ping
+    discover join raft propose report table_exists catch_up
+    configure_replication fence apply_schema
+    batch procedure fragment fragment_next fragment_cancel
+    move_pull move_close move_release move_drop
+}
+
+/// What `require('picodata')` runs: the facade, a Lua file under another name. It can not be found as `picodata`
+/// itself, because the host would then take it for the library that the functions of package `picodata` are in.
+///
+/// # Safety
+/// Called by Lua only.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn luaopen_picodata(l: *mut facade::LuaState) -> c_int {
+    // SAFETY: `l` comes from Lua.
+    unsafe { facade::open(l) }
 }

@@ -1,15 +1,27 @@
 //! The module: one cdylib inside Tarantool. Front doors (Lua, IPROTO), fibers, spaces, connections, threads.
 //!
-//! `host` wraps Tarantool's C API; everything else is built on it. The facade in `lua/` loads this library as
-//! `picodata.core`.
+//! `host` wraps Tarantool's C API; everything else is built on it. `start` makes the process a member of the cluster,
+//! `assembly` puts its rooms together. The facade in `lua/` loads this library as `picodata.core`.
 
-pub mod bridge;
-pub mod crud;
-pub mod host;
-pub mod net;
-pub mod router;
+mod assembly;
+mod bridge;
+mod crud;
+mod doors;
+mod facts;
+mod global_rows;
+mod governing;
+mod host;
+mod mastership;
+mod net;
+mod node;
+mod propose;
+mod raft;
+mod router;
+mod schema_change;
+mod schema_work;
 mod side_by_side;
-pub mod storage;
+mod start;
+mod storage;
 
 use std::ffi::c_int;
 use tlua::ffi::lua_State;
@@ -20,6 +32,7 @@ use tlua::ffi::lua_State;
 /// Called by Lua only, on the tx thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_int {
+    doors::open();
     // SAFETY: `l` comes from Lua.
-    unsafe { host::lua::open(l, &[(c"call", host::lua::call)]) }
+    unsafe { host::lua::open(l, &[(c"call", host::lua::call), (c"schema_changed", schema_work::schema_changed)]) }
 }

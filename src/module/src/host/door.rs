@@ -59,6 +59,13 @@ pub fn find(name: &str) -> Option<&'static Door> {
     DOORS.with_borrow(|doors| doors.get(name).copied())
 }
 
+/// The names of all doors, in order.
+pub fn names() -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = DOORS.with_borrow(|doors| doors.keys().copied().collect());
+    names.sort_unstable();
+    names
+}
+
 /// The error for a name without a door.
 pub fn not_open(name: &str) -> Error {
     Error::new(Code::NotReady, format!("{name} is not available on this instance"))

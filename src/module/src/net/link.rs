@@ -5,7 +5,7 @@
 
 use super::error::CallError;
 use super::expiry::{Expire, Expiry};
-use super::socket::Socket;
+use super::socket::{Readiness, Socket};
 use super::{BATCH_PROCEDURE, Priority};
 use crate::host::clock::Deadline;
 use crate::host::error::from_wire;
@@ -358,22 +358,17 @@ impl Link {
             if let Some(cause) = &*self.broken.borrow() {
                 return cause.clone();
             }
-            let room = inbound.room();
-            let room_bytes = room.len();
-            let is_drained = match self.socket.read(room) {
+            if let Err(error) = self.take_frames(&mut inbound) {
+                return error;
+            }
+            match self.socket.read(inbound.room()) {
                 Ok(Some(0)) => return self.lost(&"the other side closed the connection"),
-                Ok(Some(count)) => {
-                    inbound.filled(count);
-                    if let Err(error) = self.take_frames(&mut inbound) {
-                        return error;
-                    }
-                    count < room_bytes
+                Ok(Some(count)) => inbound.filled(count),
+                Ok(None) => {
+                    let readiness = self.socket.wait_readable(Deadline::NEVER);
+                    debug_assert!(readiness == Readiness::Maybe, "a wait without a deadline was late");
                 }
-                Ok(None) => true,
                 Err(error) => return self.lost(&error),
-            };
-            if is_drained {
-                self.socket.wait_readable(Deadline::NEVER);
             }
         }
     }

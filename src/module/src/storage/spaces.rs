@@ -72,6 +72,22 @@ fn make_all(table: &Table) -> Result<()> {
     transaction.commit()
 }
 
+/// All indexes, as (space, index), of the spaces from this id on.
+///
+/// Errors: what the host says.
+pub fn made_indexes(first: TableId) -> Result<Vec<(TableId, u32)>> {
+    let mut iterator = INDEX.iterate(0, IteratorKind::Ge, &key(&[first.into()]))?;
+    let (mut made, mut row) = (Vec::new(), Vec::new());
+    while iterator.copy_next(&mut row)? {
+        let number = |at| field_of(&row, at).and_then(|field| Reader::new(field).uint().ok());
+        if let (Some(Ok(space)), Some(Ok(index))) = (number(0).map(TableId::try_from), number(1).map(u32::try_from)) {
+            made.push((space, index));
+        }
+        row.clear();
+    }
+    Ok(made)
+}
+
 /// Drops one secondary index.
 ///
 /// Errors: what the host says.

@@ -56,7 +56,7 @@ end
 
 local function make(name)
     return function(...)
-        return (msgpack.decode(core.call(name, pack(...))))
+        return (msgpack.decode(core.call('picodata.' .. name, pack(...))))
     end
 end
 

@@ -1,0 +1,37 @@
+//! The doors that belong to no other room: Raft, joining, discovery, status, and the changes of the cluster that users
+//! ask for. Each file opens its own.
+
+pub mod admin;
+pub mod join;
+pub mod raft;
+pub mod start;
+pub mod status;
+pub mod table;
+pub mod tables;
+
+use crate::host::door;
+use crate::{crud, facts, governing, propose, schema_change};
+
+/// Opens all doors of these rooms. They answer `NotReady` until the instance is a member.
+pub fn open() {
+    door::register("picodata.start", start::serve);
+    door::register("picodata.status", status::serve);
+    door::register("picodata.expel", admin::serve_expel);
+    door::register("picodata.set_weight", admin::serve_set_weight);
+    door::register("picodata.set_setting", admin::serve_set_setting);
+    door::register("picodata.create_table", tables::serve_create_table);
+    door::register("picodata.drop_table", tables::serve_drop_table);
+    door::register("picodata.create_index", tables::serve_create_index);
+    crud::open();
+    crud::open_for_peers();
+    door::register(raft::DOOR, raft::serve);
+    door::register(schema_change::CATCH_UP_DOOR, schema_change::serve_catch_up);
+    door::register(propose::DOOR, propose::serve);
+    door::register(crate::start::DISCOVER_DOOR, join::serve_discover);
+    door::register(crate::start::JOIN_DOOR, join::serve_join);
+    door::register(table::DOOR, table::serve);
+    door::register(facts::DOOR, facts::serve);
+    door::register(governing::CONFIGURE_DOOR, governing::serve_configure_replication);
+    door::register(governing::FENCE_DOOR, governing::serve_fence);
+    door::register(governing::SCHEMA_DOOR, governing::serve_apply_schema);
+}

@@ -1,0 +1,198 @@
+//! The governor at work: on the Raft leader, one fiber looks at the cluster, asks the governor room for the next step,
+//! and has it carried out.
+//!
+//! It keeps nothing that matters: the next leader begins by asking everybody again.
+
+mod observer;
+mod steps;
+
+use crate::host::{Deadline, Event, clock, fiber};
+use crate::node::{self, Node};
+use catalog::{MoveId, SchemaId};
+use governor::{Raft, View};
+use model::{InstanceName, Result};
+use observer::Observer;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+pub use steps::{serve_apply_schema, serve_configure_replication, serve_fence};
+
+/// Names of the doors that other leaders knock on.
+pub const CONFIGURE_DOOR: &str = "picodata.peer.configure_replication";
+pub const FENCE_DOOR: &str = "picodata.peer.fence";
+pub const SCHEMA_DOOR: &str = "picodata.peer.apply_schema";
+
+/// Silence grows without an event, so the governor looks again after this.
+const LOOK_MS: u64 = 100;
+/// A step that failed rests for this long.
+const REST_S: f64 = 0.25;
+
+thread_local! {
+    static WAKEUP: RefCell<Option<Rc<Event>>> = const { RefCell::new(None) };
+}
+
+/// Starts the fiber.
+pub fn start(node: &'static Node) -> Result<()> {
+    let wakeup = Rc::new(Event::new()?);
+    WAKEUP.with_borrow_mut(|slot| *slot = Some(Rc::clone(&wakeup)));
+    fiber::spawn("pico_governor", move || {
+        while !fiber::is_cancelled() {
+            if node.raft.is_leader() {
+                Term::new(node, Rc::clone(&wakeup)).govern();
+            } else {
+                node.raft.changed.wait(Deadline::NEVER);
+            }
+        }
+    })
+    .map(drop)
+}
+
+/// The catalog changed.
+pub fn on_change() {
+    WAKEUP.with_borrow(|slot| {
+        if let Some(wakeup) = slot {
+            wakeup.notify_all();
+        }
+    });
+}
+
+/// One term in office.
+struct Term {
+    node: &'static Node,
+    wakeup: Rc<Event>,
+    number: u64,
+    observers: BTreeMap<InstanceName, Rc<Observer>>,
+    /// Steps under way, and those that rest until the time given.
+    busy: Rc<RefCell<BTreeMap<String, f64>>>,
+    pending_since: Option<(SchemaId, f64)>,
+    moves_since: BTreeMap<MoveId, f64>,
+}
+
+impl Term {
+    fn new(node: &'static Node, wakeup: Rc<Event>) -> Self {
+        Self {
+            node,
+            wakeup,
+            number: node.raft.status().term,
+            observers: BTreeMap::new(),
+            busy: Rc::default(),
+            pending_since: None,
+            moves_since: BTreeMap::new(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        !self.node.raft.is_leader() || self.node.raft.status().term != self.number
+    }
+
+    fn govern(mut self) {
+        log::info!("governor: in office for term {}", self.number);
+        // What was committed before this term must be known before anything is planned.
+        if self.node.raft.catch_up(Deadline::after_ms(10_000)).is_err() {
+            return;
+        }
+        while !self.is_over() && !fiber::is_cancelled() {
+            self.watch_instances();
+            if let Some(action) = self.plan() {
+                let key = action.step.key();
+                log::debug!("governor: {}: {key}", action.rule);
+                self.busy.borrow_mut().insert(key, f64::INFINITY);
+                self.carry_out(action);
+                continue;
+            }
+            self.wakeup.wait(Deadline::after_ms(LOOK_MS));
+        }
+        self.observers.values().for_each(|observer| observer.stop());
+        log::info!("governor: out of office");
+    }
+
+    /// Everybody who is in the catalog is observed, everybody else is not.
+    fn watch_instances(&mut self) {
+        let state = self.node.state();
+        let wanted: BTreeMap<&InstanceName, &str> = state
+            .topology
+            .instances
+            .values()
+            .filter(|instance| instance.state != catalog::InstanceState::Expelled)
+            .map(|instance| (&instance.name, instance.address.as_str()))
+            .collect();
+        self.observers.retain(|name, observer| {
+            let stays = wanted.get(name) == Some(&observer.address.as_str()) && observer.is_running();
+            if !stays {
+                observer.stop();
+            }
+            stays
+        });
+        for (name, address) in wanted {
+            if self.observers.contains_key(name) {
+                continue;
+            }
+            match Observer::start(self.node, name, address, Rc::clone(&self.wakeup)) {
+                Ok(observer) => {
+                    self.observers.insert(name.clone(), observer);
+                }
+                Err(error) => log::warn!("governor: {name} can not be observed: {error}"),
+            }
+        }
+    }
+
+    fn plan(&mut self) -> Option<governor::Action> {
+        let state = self.node.state();
+        let status = self.node.raft.status();
+        let now_s = clock::now_s();
+        let since_ms = |since_s: f64| ((now_s - since_s).max(0.0) * 1e3) as u64;
+        let pending = state.schema.pending.as_ref().map(|pending| pending.id);
+        if self.pending_since.map(|(id, _)| id) != pending {
+            self.pending_since = pending.map(|id| (id, now_s));
+        }
+        self.moves_since.retain(|id, _| state.placement.moves.contains_key(id));
+        for id in state.placement.moves.keys() {
+            self.moves_since.entry(*id).or_insert(now_s);
+        }
+        self.busy.borrow_mut().retain(|_, until_s| *until_s > now_s);
+        let busy: BTreeSet<String> = self.busy.borrow().keys().cloned().collect();
+        let view = View {
+            state: &state,
+            raft: Raft {
+                leader: self.node.me.raft_id,
+                voters: status.membership.voters.iter().copied().collect(),
+                learners: status.membership.learners.iter().copied().collect(),
+                is_joint: status.membership.is_joint(),
+            },
+            instances: self.observers.iter().map(|(name, observer)| (name.clone(), observer.observed(now_s))).collect(),
+            pending_ms: self.pending_since.map_or(0, |(_, since_s)| since_ms(since_s)),
+            moves_ms: self.moves_since.iter().map(|(id, since_s)| (*id, since_ms(*since_s))).collect(),
+            busy,
+        };
+        governor::plan(&view)
+    }
+
+    /// Carries a step out on a fiber of its own, so that a slow one does not hold up others.
+    fn carry_out(&self, action: governor::Action) {
+        let key = action.step.key();
+        let (node, busy, wakeup) = (self.node, Rc::clone(&self.busy), Rc::clone(&self.wakeup));
+        let (rested_key, rested) = (key.clone(), Rc::clone(&self.busy));
+        let spawned = fiber::spawn("pico_step", move || {
+            let result = steps::carry_out(node, &action.step);
+            let until_s = match &result {
+                Ok(()) => clock::now_s(),
+                Err(error) => {
+                    log::warn!("governor: {}: {key}: {error}", action.rule);
+                    clock::now_s() + REST_S
+                }
+            };
+            busy.borrow_mut().insert(key, until_s);
+            wakeup.notify_all();
+        });
+        if let Err(error) = spawned {
+            log::warn!("governor: no fiber for a step: {error}");
+            rested.borrow_mut().insert(rested_key, clock::now_s() + REST_S);
+        }
+    }
+}
+
+/// The node, for doors of this room.
+fn node() -> Result<&'static Node> {
+    node::get()
+}

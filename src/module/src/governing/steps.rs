@@ -1,0 +1,156 @@
+//! The governor's steps carried out: proposals here, requests to instances through their doors.
+//!
+//! A door does its work and leaves the result in the instance's facts, from where it reaches the leader with the next
+//! report. Every door may be called twice.
+
+use super::{CONFIGURE_DOOR, FENCE_DOOR, SCHEMA_DOOR};
+use crate::host::{Call, Deadline, Space};
+use crate::net::CallError;
+use crate::node::Node;
+use crate::raft::disk;
+use crate::start::{lua, storage};
+use crate::{propose, schema_work};
+use boot::Address;
+use governor::Step;
+use model::msgpack::*;
+use model::{Code, Error, InstanceName, ReplicasetName, Result};
+use std::collections::BTreeSet;
+
+/// How long one step may take; the governor plans again in any case.
+const STEP_TIMEOUT_MS: u64 = 5_000;
+
+pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
+    let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
+    match step {
+        Step::Propose(entry) => match propose::propose(node, entry, deadline) {
+            // Somebody else was first; the next plan sees it.
+            Err(error) if error.code == Code::Conflict => Ok(()),
+            other => other.map(drop),
+        },
+        Step::ChangeMembership { voters, learners } => {
+            let (voters, learners) = (voters.iter().copied().collect(), learners.iter().copied().collect());
+            node.raft.change_members(voters, learners, deadline)
+        }
+        Step::TransferLeadership { to } => {
+            node.raft.transfer_leader(*to);
+            Ok(())
+        }
+        Step::ConfigureReplication { instance, peers, .. } => {
+            let mut args = Vec::new();
+            write_array_len(&mut args, 1);
+            write_array_len(&mut args, peers.len());
+            peers.iter().for_each(|peer| write_str(&mut args, peer));
+            ask(node, instance, CONFIGURE_DOOR, &args, deadline)
+        }
+        Step::Fence { replicaset, term, instances } => {
+            let mut args = Vec::new();
+            write_array_len(&mut args, 2);
+            write_str(&mut args, replicaset.as_str());
+            write_uint(&mut args, *term);
+            ask_all(node, instances, FENCE_DOOR, &args, deadline)
+        }
+        Step::ApplySchema { id, instances } => {
+            let mut args = Vec::new();
+            write_array_len(&mut args, 1);
+            write_uint(&mut args, *id);
+            ask_all(node, instances, SCHEMA_DOOR, &args, deadline)
+        }
+    }
+}
+
+fn ask(node: &'static Node, name: &InstanceName, door: &'static str, args: &[u8], deadline: Deadline) -> Result<()> {
+    if *name == node.me.name {
+        let door = crate::host::door::find(door).ok_or_else(|| crate::host::door::not_open(door))?;
+        return door.run(args).map(drop);
+    }
+    let address: Address = node.state().topology.instance(name)?.address.parse()?;
+    node.call(&address, door, args, deadline).map(drop).map_err(CallError::for_read)
+}
+
+/// Asks instances side by side; the first failure counts.
+fn ask_all(
+    node: &'static Node,
+    names: &BTreeSet<InstanceName>,
+    door: &'static str,
+    args: &[u8],
+    deadline: Deadline,
+) -> Result<()> {
+    let tasks: Vec<crate::side_by_side::Task<Result<()>>> = names
+        .iter()
+        .map(|name| {
+            let (name, args) = (name.clone(), args.to_vec());
+            let task = move || ask(node, &name, door, &args, deadline);
+            Box::new(task) as crate::side_by_side::Task<Result<()>>
+        })
+        .collect();
+    let fibers_max = tasks.len();
+    crate::side_by_side::run("pico_ask", fibers_max, tasks)?.into_iter().collect()
+}
+
+/// `picodata.peer.configure_replication(peers)`.
+pub fn serve_configure_replication(call: &mut Call<'_>) -> Result<()> {
+    let node = super::node()?;
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let count = reader.array_len()?;
+    let peers: BTreeSet<String> = (0..count).map(|_| reader.str().map(str::to_owned)).collect::<Result<_>>()?;
+    let addresses: Vec<Address> = peers.iter().map(|peer| peer.parse()).collect::<Result<_>>()?;
+    storage::set_replication(&node.config, &addresses)?;
+    *node.facts.peers.borrow_mut() = Some(peers);
+    node.facts.changed.notify_all();
+    Ok(())
+}
+
+/// `picodata.peer.fence(replicaset, term)`: stops following everybody, then says how far this instance is.
+pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
+    let node = super::node()?;
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let replicaset: ReplicasetName = reader.str()?.into();
+    let term = reader.uint()?;
+    let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
+    node.wait_for(deadline, "the new term of the replicaset", |state| {
+        state.topology.replicasets.get(&replicaset).filter(|replicaset| replicaset.master_term >= term).map(|_| ())
+    })?;
+    if node.state().topology.replicaset(&replicaset)?.master_term > term {
+        return Err(Error::new(Code::Conflict, format!("replicaset \"{replicaset}\" is past term {term}")));
+    }
+    storage::set_read_only(true)?;
+    storage::set_replication(&node.config, &[])?;
+    *node.facts.peers.borrow_mut() = Some(BTreeSet::new());
+    // A row that passes through the WAL behind everything that was received before.
+    let mut barrier = Vec::new();
+    write_array_len(&mut barrier, 2);
+    write_str(&mut barrier, disk::FENCE_KEY);
+    write_bin(&mut barrier, &term.to_be_bytes());
+    Space(disk::MARKS).replace(&barrier)?;
+    let position = Reader::new(&lua::call("position", &[0x90])?).uint()?;
+    node.facts.fenced.set(Some((term, position)));
+    node.facts.changed.notify_all();
+    Ok(())
+}
+
+/// `picodata.peer.apply_schema(id)`: a master does what the pending change asks for, a replica waits to see it.
+pub fn serve_apply_schema(call: &mut Call<'_>) -> Result<()> {
+    let node = super::node()?;
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let id = reader.uint()?;
+    let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
+    let pending = node.wait_for(deadline, "the schema change", |state| {
+        let is_past = state.schema.pending.as_ref().is_none_or(|pending| pending.id > id)
+            && state.schema.finished.contains_key(&id);
+        let pending = state.schema.pending.clone().filter(|pending| pending.id == id);
+        if is_past { Some(None) } else { pending.map(Some) }
+    })?;
+    let Some(pending) = pending else { return Ok(()) };
+    let outcome = match schema_work::build(node, &pending, deadline) {
+        Ok(()) => None,
+        // Not a refusal: the leader asks again.
+        Err(error) if error.code.is_retryable() => return Err(error),
+        Err(error) => Some(error.to_string()),
+    };
+    *node.facts.schema.borrow_mut() = Some((id, outcome));
+    node.facts.changed.notify_all();
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! This instance's part in its replicaset follows the catalog: writable as its master, read-only otherwise; and what is
+//! served follows both.
+
+use crate::host::{Event, fiber, space};
+use crate::node::Node;
+use crate::router;
+use crate::schema_work;
+use crate::start::storage;
+use catalog::State;
+use model::Result;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Starts the fiber that does what takes time.
+pub fn start(node: &'static Node) -> Result<()> {
+    fiber::spawn("pico_mastership", move || {
+        while !fiber::is_cancelled() {
+            if let Err(error) = follow(node) {
+                log::error!("mastership: {error}");
+                fiber::sleep(0.1);
+            }
+            node.mastership.wait();
+        }
+    })
+    .map(drop)
+}
+
+/// What wakes that fiber.
+pub struct Mastership {
+    is_due: Cell<bool>,
+    event: Event,
+}
+
+impl Mastership {
+    pub fn new() -> Result<Rc<Self>> {
+        Ok(Rc::new(Self { is_due: Cell::new(true), event: Event::new()? }))
+    }
+
+    pub fn wake(&self) {
+        self.is_due.set(true);
+        self.event.notify_all();
+    }
+
+    fn wait(&self) {
+        while !self.is_due.replace(false) && !fiber::is_cancelled() {
+            self.event.wait(crate::host::Deadline::NEVER);
+        }
+    }
+}
+
+/// The catalog changed: takes over at once what takes no time.
+pub fn on_change(node: &'static Node, state: &Arc<State>) {
+    if let Err(error) = router::install(state, &node.me.name, !space::is_read_only(), &node.pool) {
+        log::error!("router: {error}");
+    }
+    node.mastership.wake();
+}
+
+/// Makes the host writable or read-only as the catalog says.
+fn follow(node: &'static Node) -> Result<()> {
+    // Before the cluster has counted this life of the process, what the catalog on disk says may be long past.
+    if node.facts.incarnation.get() == 0 {
+        return Ok(());
+    }
+    let state = node.state();
+    let record = state.topology.instances.get(&node.me.name);
+    let master = record.and_then(|record| state.topology.replicasets.get(&record.replicaset)?.master.as_ref());
+    let Some(master) = master else { return Ok(()) };
+    let is_master = *master == node.me.name;
+    if is_master == space::is_read_only() {
+        storage::set_read_only(!is_master)?;
+        log::info!("mastership: this instance is {}", if is_master { "the master" } else { "a replica" });
+        if is_master {
+            node.schema_work.run(crate::host::Deadline::NEVER, || {
+                storage::create(&node.config)?;
+                schema_work::conform(&node.state())
+            })?;
+        }
+        node.facts.changed.notify_all();
+        node.storage_changed.notify_all();
+    }
+    router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)
+}

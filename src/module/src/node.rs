@@ -1,0 +1,121 @@
+//! This instance as a member of the cluster: what every door needs, in one place.
+//!
+//! Made once by `start` and alive as long as the process. Only the tx thread uses it.
+
+use crate::facts::Facts;
+use crate::host::{Deadline, Event};
+use crate::mastership::Mastership;
+use crate::net::{CallError, Pool, Priority};
+use crate::raft::{Published, Runtime};
+use crate::schema_work::SchemaWork;
+use boot::{Address, Config};
+use catalog::{Entry, Instance, Op, State};
+use model::{Code, Error, InstanceName, RaftId, ReplicasetName, Result};
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who this instance is; fixed while the process lives.
+#[derive(Clone, Debug)]
+pub struct Me {
+    pub name: InstanceName,
+    pub raft_id: RaftId,
+    pub uuid: String,
+    pub cluster_id: String,
+    pub replicaset_uuid: String,
+}
+
+pub struct Node {
+    pub config: Config,
+    pub me: Me,
+    pub pool: Rc<Pool>,
+    pub raft: Rc<Runtime>,
+    pub catalog: Rc<Published>,
+    /// Where messages of Raft came from lately: known before the catalog is.
+    pub senders: RefCell<HashMap<RaftId, Address>>,
+    pub facts: Facts,
+    pub mastership: Rc<Mastership>,
+    pub schema_work: Rc<SchemaWork>,
+    /// Fires when this instance became writable or read-only, or its spaces changed.
+    pub storage_changed: Rc<Event>,
+}
+
+thread_local! {
+    static NODE: OnceCell<&'static Node> = const { OnceCell::new() };
+}
+
+/// Makes the instance known to all doors. Once.
+pub fn set(node: Node) -> Result<&'static Node> {
+    let node: &'static Node = Box::leak(Box::new(node));
+    NODE.with(|cell| cell.set(node)).map_err(|_| Error::internal("the instance is started twice"))?;
+    Ok(node)
+}
+
+/// The running instance. Errors: `NotReady` before `picodata.start` has come so far.
+pub fn get() -> Result<&'static Node> {
+    NODE.with(|cell| cell.get().copied()).ok_or_else(|| {
+        Error::new(Code::NotReady, "this instance is not part of a cluster yet")
+            .with_hint("picodata.start has to finish first")
+    })
+}
+
+/// How long a request to another instance may take where the caller set no limit.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+impl Node {
+    pub fn state(&self) -> Arc<State> {
+        self.catalog.state()
+    }
+
+    /// This instance's own record; None before it has applied its own joining.
+    pub fn record(&self) -> Option<Instance> {
+        self.state().topology.instances.get(&self.me.name).cloned()
+    }
+
+    pub fn replicaset(&self) -> Option<ReplicasetName> {
+        self.record().map(|record| record.replicaset)
+    }
+
+    /// The address of a member by its Raft number. Errors: `NoSuchInstance`.
+    pub fn address_of(&self, raft_id: RaftId) -> Result<Address> {
+        let state = self.state();
+        if let Some(instance) = state.topology.instance_by_raft_id(raft_id) {
+            return instance.address.parse();
+        }
+        let sender = self.senders.borrow().get(&raft_id).cloned();
+        sender.ok_or_else(|| Error::new(Code::NoSuchInstance, format!("no instance has the Raft id {raft_id}")))
+    }
+
+    /// A message of Raft came from this address.
+    pub fn heard_from(&self, raft_id: RaftId, address: &str) -> Result<()> {
+        if !self.senders.borrow().contains_key(&raft_id) {
+            self.senders.borrow_mut().insert(raft_id, address.parse()?);
+        }
+        Ok(())
+    }
+
+    /// Waits until the catalog satisfies `holds`. Errors: `Timeout` naming `what`.
+    pub fn wait_for<T>(&self, deadline: Deadline, what: &str, mut holds: impl FnMut(&State) -> Option<T>) -> Result<T> {
+        self.catalog.changed.wait_until(deadline, what, || holds(&self.state()))
+    }
+
+    /// Calls a door of the instance at an address.
+    pub fn call(&self, address: &Address, door: &str, args: &[u8], deadline: Deadline) -> Result<Vec<u8>, CallError> {
+        call(&self.pool, address, door, args, deadline)
+    }
+
+    /// Proposes a change, through the leader wherever it is, and waits until it is applied here.
+    ///
+    /// Errors: what the catalog answers; `NoLeader` when nothing happened; `Unknown` when that is not known.
+    pub fn propose(&self, op: Op, deadline: Deadline) -> Result<crate::propose::Answer> {
+        crate::propose::propose(self, &Entry::new(op), deadline)
+    }
+}
+
+/// Calls a door over a pool's connection.
+pub fn call(pool: &Pool, address: &Address, door: &str, args: &[u8], deadline: Deadline) -> Result<Vec<u8>, CallError> {
+    let peer = pool.peer(&address.to_string()).map_err(CallError::not_sent)?;
+    peer.call(door, args, Priority::Normal, deadline)
+}

@@ -1,0 +1,102 @@
+//! Changes of the catalog, from any instance: `picodata.peer.propose` on the Raft leader.
+//!
+//! A proposal is sent again only when it is certain that nothing happened.
+
+use crate::host::{Call, Deadline, Parked};
+use crate::node::{self, Node};
+use crate::start::join::{decode, encode};
+use catalog::Entry;
+use model::msgpack::{Reader, write_array_len, write_bin, write_double};
+use model::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+pub const DOOR: &str = "picodata.peer.propose";
+
+/// A change that was applied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// Its place in the log.
+    pub index: u64,
+    /// The catalog version after it.
+    pub version: u64,
+    /// What a write to a global table answered.
+    #[serde(with = "serde_bytes_option")]
+    pub rows: Option<Vec<u8>>,
+}
+
+/// Proposes an entry and waits until it is applied on this instance.
+pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer> {
+    let bytes = entry.to_bytes()?;
+    loop {
+        match attempt(node, &bytes, deadline) {
+            Ok(answer) => {
+                if node.raft.wait_applied(answer.index, deadline) {
+                    return Ok(answer);
+                }
+                return Err(Error::new(
+                    Code::Unknown,
+                    "the change was made, but this instance did not learn of it in time",
+                ));
+            }
+            // Nothing happened: wait for a leader, or for another one.
+            Err(error) if error.code == Code::NoLeader => {
+                if deadline.has_passed() || node.raft.changed.wait(deadline) != Parked::Woken {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn attempt(node: &Node, entry: &[u8], deadline: Deadline) -> Result<Answer> {
+    let status = node.raft.status();
+    let Some(leader) = status.leader else {
+        return Err(Error::new(Code::NoLeader, "the cluster has no Raft leader just now"));
+    };
+    if leader == node.me.raft_id {
+        return propose_here(node, entry.to_vec(), deadline);
+    }
+    let mut args = Vec::with_capacity(entry.len() + 16);
+    write_array_len(&mut args, 2);
+    write_bin(&mut args, entry);
+    write_double(&mut args, deadline.left_s());
+    match node.call(&node.address_of(leader)?, DOOR, &args, deadline) {
+        Ok(answer) => decode(Reader::new(&answer).bin()?),
+        Err(failure) => Err(failure.for_write()),
+    }
+}
+
+fn propose_here(node: &Node, entry: Vec<u8>, deadline: Deadline) -> Result<Answer> {
+    let committed = node.raft.propose(entry, deadline)?;
+    let version = committed.outcome.into_result()?;
+    Ok(Answer { index: committed.index, version, rows: committed.rows.transpose()? })
+}
+
+/// The door on the leader: takes `[entry, seconds]`, answers an `Answer`.
+pub fn serve(call: &mut Call<'_>) -> Result<()> {
+    let mut reader = Reader::new(call.args());
+    if reader.array_len()? != 2 {
+        return Err(Error::new(Code::Argument, "propose takes an entry and seconds"));
+    }
+    let entry = reader.bin()?.to_vec();
+    let deadline = Deadline::after(Duration::from_secs_f64(reader.number()?.clamp(0.0, 3600.0)));
+    let answer = propose_here(node::get()?, entry, deadline)?;
+    let mut reply = Vec::new();
+    write_bin(&mut reply, &encode(&answer)?);
+    call.reply(&reply)
+}
+
+/// `Option<Vec<u8>>` as binary data.
+mod serde_bytes_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.as_deref().map(serde_bytes::Bytes::new).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        Ok(Option::<serde_bytes::ByteBuf>::deserialize(deserializer)?.map(serde_bytes::ByteBuf::into_vec))
+    }
+}

@@ -1,0 +1,407 @@
+//! The fiber that drives the Raft node: the only one that touches it.
+//!
+//! Others leave what they want in the inbox and wake it: messages of peers, proposals, reads. It steps the node, writes
+//! what a `Ready` says and applies what is committed in one box transaction, sends the messages before or after as
+//! the node demands, and wakes those who wait for an outcome.
+
+use crate::host::{Deadline, Event, Parked, clock, fiber};
+use crate::raft::machine::{Applied, Machine};
+use crate::raft::transport::Transport;
+use catalog::Outcome;
+use consensus::{Node, Outgoing, Position, Ready, Role, Status};
+use model::{Code, Error, RaftId, Result};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+
+/// The length of a tick: with `consensus::Config::new`, elections start after 0.5 to 1 s of silence.
+const TICK_S: f64 = 0.05;
+/// After a longer pause of the whole process no more than this many ticks are made up for.
+const TICKS_LATE_MAX: u32 = 2;
+/// The log is compacted when it holds this many bytes or entries beyond the snapshot.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+const LOG_ENTRIES_MAX: u64 = 10_000;
+/// What peers may leave in the inbox before more of it is dropped; Raft sends again.
+const INBOX_MAX: usize = 10_000;
+
+/// What other fibers want of the node.
+enum Input {
+    Message(Vec<u8>),
+    Propose { entry: Vec<u8>, reply: Rc<Slot<Committed>> },
+    Members { voters: Vec<RaftId>, learners: Vec<RaftId>, reply: Rc<Slot<()>> },
+    Read { reply: Rc<Slot<u64>> },
+    Unreachable(RaftId),
+    SnapshotSent { to: RaftId, ok: bool },
+    TransferLeader(RaftId),
+    Campaign,
+}
+
+/// A proposal that made it into the log, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub index: u64,
+    pub outcome: Outcome,
+    /// What a write to a global table answered.
+    pub rows: Option<Result<Vec<u8>>>,
+}
+
+/// A place for one result that one fiber waits for.
+pub struct Slot<T> {
+    value: RefCell<Option<Result<T>>>,
+    ready: Event,
+}
+
+impl<T> Slot<T> {
+    fn new() -> Result<Rc<Self>> {
+        Ok(Rc::new(Self { value: RefCell::new(None), ready: Event::new()? }))
+    }
+
+    fn set(&self, value: Result<T>) {
+        *self.value.borrow_mut() = Some(value);
+        self.ready.notify_all();
+    }
+
+    /// Waits for the result; None when the deadline passes first.
+    fn wait(&self, deadline: Deadline) -> Option<Result<T>> {
+        loop {
+            if let Some(value) = self.value.borrow_mut().take() {
+                return Some(value);
+            }
+            if self.ready.wait(deadline) != Parked::Woken {
+                return self.value.borrow_mut().take();
+            }
+        }
+    }
+}
+
+/// The node's surroundings, shared by its fiber and all others.
+pub struct Runtime {
+    inbox: RefCell<VecDeque<Input>>,
+    wakeup: Event,
+    status: RefCell<Status>,
+    /// Fires when the leader, the role, the members or the applied index change.
+    pub changed: Event,
+    applied: Cell<u64>,
+    /// When each peer was last heard from, by the host's monotonic clock in seconds.
+    heard: RefCell<HashMap<RaftId, f64>>,
+    /// Set when the node can not go on: the reason, for everybody who asks.
+    broken: RefCell<Option<Error>>,
+}
+
+impl Runtime {
+    /// Starts the fiber.
+    pub fn start(node: Node, machine: Machine, transport: Rc<dyn Transport>) -> Result<Rc<Self>> {
+        let runtime = Rc::new(Self {
+            inbox: RefCell::new(VecDeque::new()),
+            wakeup: Event::new()?,
+            status: RefCell::new(node.status()),
+            changed: Event::new()?,
+            applied: Cell::new(machine.applied()),
+            heard: RefCell::new(HashMap::new()),
+            broken: RefCell::new(None),
+        });
+        let driver = Driver {
+            runtime: Rc::clone(&runtime),
+            node,
+            machine,
+            transport,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_read: 0,
+            snapshot_index: 0,
+        };
+        fiber::spawn("pico_raft", move || driver.run())?;
+        Ok(runtime)
+    }
+
+    /// How the node stood after its last step.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.status.borrow().role == Role::Leader
+    }
+
+    pub fn leader(&self) -> Option<RaftId> {
+        self.status.borrow().leader
+    }
+
+    /// The last entry whose effects are in this instance's state.
+    pub fn applied(&self) -> u64 {
+        self.applied.get()
+    }
+
+    /// Seconds on the monotonic clock at which the peer last sent anything.
+    pub fn heard_at(&self, raft_id: RaftId) -> Option<f64> {
+        self.heard.borrow().get(&raft_id).copied()
+    }
+
+    /// A message of a peer arrived.
+    pub fn step(&self, from: RaftId, message: Vec<u8>) {
+        self.heard.borrow_mut().insert(from, clock::now_s());
+        if self.inbox.borrow().len() < INBOX_MAX {
+            self.push(Input::Message(message));
+        }
+    }
+
+    /// Appends an entry to the log, if this node leads, and waits until it is applied here.
+    ///
+    /// Errors: `NoLeader` when it does not lead or lost the entry to another leader: nothing happened. `Unknown` when
+    /// the deadline passed first.
+    pub fn propose(&self, entry: Vec<u8>, deadline: Deadline) -> Result<Committed> {
+        let reply = Slot::new()?;
+        self.push(Input::Propose { entry, reply: Rc::clone(&reply) });
+        self.outcome(&reply, deadline)
+    }
+
+    /// Changes voters and learners; returns once the change is in the log.
+    pub fn change_members(&self, voters: Vec<RaftId>, learners: Vec<RaftId>, deadline: Deadline) -> Result<()> {
+        let reply = Slot::new()?;
+        self.push(Input::Members { voters, learners, reply: Rc::clone(&reply) });
+        self.outcome(&reply, deadline)
+    }
+
+    /// Waits until this instance has applied everything that was committed before the call.
+    ///
+    /// Errors: `NoLeader` when no majority answers in time.
+    pub fn catch_up(&self, deadline: Deadline) -> Result<()> {
+        let reply = Slot::new()?;
+        self.push(Input::Read { reply: Rc::clone(&reply) });
+        match reply.wait(deadline) {
+            Some(result) => result.map(|_| ()),
+            None => Err(self.no_leader()),
+        }
+    }
+
+    /// Waits until the entry is applied here. Answers whether it was in time.
+    pub fn wait_applied(&self, index: u64, deadline: Deadline) -> bool {
+        while self.applied.get() < index {
+            if self.changed.wait(deadline) != Parked::Woken {
+                return self.applied.get() >= index;
+            }
+        }
+        true
+    }
+
+    pub fn unreachable(&self, raft_id: RaftId) {
+        self.push(Input::Unreachable(raft_id));
+    }
+
+    pub fn snapshot_sent(&self, to: RaftId, ok: bool) {
+        self.push(Input::SnapshotSent { to, ok });
+    }
+
+    pub fn transfer_leader(&self, to: RaftId) {
+        self.push(Input::TransferLeader(to));
+    }
+
+    /// Stands for election without waiting for the silence to last.
+    pub fn campaign(&self) {
+        self.push(Input::Campaign);
+    }
+
+    fn push(&self, input: Input) {
+        self.inbox.borrow_mut().push_back(input);
+        self.wakeup.notify_all();
+    }
+
+    fn outcome<T>(&self, reply: &Slot<T>, deadline: Deadline) -> Result<T> {
+        if let Some(error) = self.broken.borrow().as_ref() {
+            return Err(error.clone());
+        }
+        reply.wait(deadline).unwrap_or_else(|| {
+            Err(Error::new(
+                Code::Unknown,
+                "it is not known whether the change was made: no majority confirmed it in time",
+            )
+            .with_hint("look at the state of the cluster before trying again"))
+        })
+    }
+
+    fn no_leader(&self) -> Error {
+        if let Some(error) = self.broken.borrow().as_ref() {
+            return error.clone();
+        }
+        Error::new(Code::NoLeader, "the cluster has no Raft leader that a majority follows")
+            .with_hint("check that most voters run and reach one another: picodata.status()")
+    }
+}
+
+/// What the fiber owns.
+struct Driver {
+    runtime: Rc<Runtime>,
+    node: Node,
+    machine: Machine,
+    transport: Rc<dyn Transport>,
+    /// Proposals in the log by index, with the term they were made in.
+    proposals: BTreeMap<u64, (u64, Rc<Slot<Committed>>)>,
+    reads: BTreeMap<u64, Rc<Slot<u64>>>,
+    next_read: u64,
+    /// The entry that the catalog's snapshot on disk stands at.
+    snapshot_index: u64,
+}
+
+impl Driver {
+    fn run(mut self) {
+        self.snapshot_index = self.machine.snapshot_index();
+        let result = self.drive();
+        let error = match result {
+            Ok(()) => Error::new(Code::NotReady, "the instance is stopping"),
+            Err(error) => {
+                log::error!("raft stopped: {error}");
+                error
+            }
+        };
+        *self.runtime.broken.borrow_mut() = Some(error.clone());
+        for (_, (_, slot)) in std::mem::take(&mut self.proposals) {
+            slot.set(Err(error.clone()));
+        }
+        for (_, slot) in std::mem::take(&mut self.reads) {
+            slot.set(Err(error.clone()));
+        }
+        self.runtime.changed.notify_all();
+    }
+
+    fn drive(&mut self) -> Result<()> {
+        let mut next_tick_s = clock::now_s() + TICK_S;
+        loop {
+            if self.runtime.inbox.borrow().is_empty() && !self.node.has_ready() {
+                let left_ms = ((next_tick_s - clock::now_s()) * 1e3).max(1.0);
+                self.runtime.wakeup.wait(Deadline::after_ms(left_ms as u64));
+            }
+            if fiber::is_cancelled() {
+                return Ok(());
+            }
+            let late_ticks = ((clock::now_s() - next_tick_s) / TICK_S).floor() + 1.0;
+            if late_ticks >= 1.0 {
+                for _ in 0..(late_ticks as u32).min(TICKS_LATE_MAX) {
+                    self.node.tick()?;
+                }
+                next_tick_s += late_ticks * TICK_S;
+            }
+            let inputs = std::mem::take(&mut *self.runtime.inbox.borrow_mut());
+            for input in inputs {
+                self.take(input)?;
+            }
+            while self.node.has_ready() {
+                let ready = self.node.ready()?;
+                self.handle(ready)?;
+            }
+            self.publish();
+            self.compact()?;
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<()> {
+        match input {
+            Input::Message(bytes) => {
+                if let Err(error) = self.node.step(&bytes) {
+                    if error.code == Code::Internal {
+                        return Err(error);
+                    }
+                    log::warn!("raft: a message was refused: {error}");
+                }
+            }
+            Input::Propose { entry, reply } => match self.node.propose(entry, Vec::new()) {
+                Ok(Position { index, term }) => {
+                    self.proposals.insert(index, (term, reply));
+                }
+                Err(error) => reply.set(Err(error)),
+            },
+            Input::Members { voters, learners, reply } => {
+                reply.set(self.node.propose_members(&voters, &learners, Vec::new()).map(|_| ()));
+            }
+            Input::Read { reply } => {
+                self.next_read += 1;
+                match self.node.read_index(self.next_read) {
+                    Ok(()) => {
+                        self.reads.insert(self.next_read, reply);
+                    }
+                    Err(error) => reply.set(Err(error)),
+                }
+            }
+            Input::Unreachable(raft_id) => self.node.unreachable(raft_id)?,
+            Input::SnapshotSent { to, ok: true } => self.node.snapshot_finished(to)?,
+            Input::SnapshotSent { to, ok: false } => self.node.snapshot_failed(to)?,
+            Input::TransferLeader(to) => {
+                if let Err(error) = self.node.transfer_leader(to) {
+                    log::warn!("raft: leadership stays: {error}");
+                }
+            }
+            Input::Campaign => {
+                if let Err(error) = self.node.campaign() {
+                    log::info!("raft: no election: {error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the node wants done, in the order that it demands.
+    fn handle(&mut self, ready: Ready) -> Result<()> {
+        self.send(ready.messages);
+        if let Some((leader, role, term)) = ready.leadership {
+            log::info!("raft: {role:?} in term {term}, the leader is {leader:?}");
+        }
+        self.machine.prepare(ready.snapshot.as_ref(), &ready.committed)?;
+        let applied = self.machine.write(&ready.persist, ready.snapshot.as_ref(), &ready.committed)?;
+        self.node.persisted(ready.number)?;
+        self.send(ready.messages_after);
+        if let Some(snapshot) = &ready.snapshot {
+            self.snapshot_index = snapshot.position.index;
+        }
+        self.runtime.applied.set(self.machine.applied());
+        self.answer(applied);
+        for read in ready.reads {
+            if let Some(slot) = self.reads.remove(&read) {
+                slot.set(Ok(self.machine.applied()));
+            }
+        }
+        if ready.snapshot_wanted {
+            let (index, data) = self.machine.snapshot()?;
+            self.node.provide_snapshot(index, data)?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, messages: Vec<Outgoing>) {
+        for message in messages {
+            self.transport.send(message.to, message.bytes, message.is_snapshot);
+        }
+    }
+
+    /// Wakes the proposers of what was applied; a proposal whose place another leader's entry took is lost.
+    fn answer(&mut self, applied: Vec<Applied>) {
+        for Applied { position, outcome, rows } in applied {
+            let Some((term, slot)) = self.proposals.remove(&position.index) else { continue };
+            slot.set(match outcome {
+                Some(outcome) if term == position.term => Ok(Committed { index: position.index, outcome, rows }),
+                _ => Err(Error::new(Code::NoLeader, "another Raft leader took over before the change was made")),
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        let status = self.node.status();
+        let changed = *self.runtime.status.borrow() != status;
+        if changed {
+            *self.runtime.status.borrow_mut() = status;
+            self.runtime.changed.notify_all();
+        }
+    }
+
+    /// Bounds the log: writes the catalog's snapshot, then forgets the entries before it.
+    fn compact(&mut self) -> Result<()> {
+        let status = self.runtime.status.borrow();
+        let entries = status.applied.saturating_sub(self.snapshot_index);
+        let is_due =
+            entries >= LOG_ENTRIES_MAX || (status.log_bytes >= LOG_BYTES_MAX && entries > LOG_ENTRIES_MAX / 100);
+        drop(status);
+        if !is_due {
+            return Ok(());
+        }
+        self.snapshot_index = self.machine.write_snapshot()?;
+        self.node.compact(self.snapshot_index)
+    }
+}

@@ -1,0 +1,96 @@
+//! The data folder of an instance: its lock, its identity file, and whether storage was ever made in it.
+
+use boot::identity::{FILE_NAME, Identity};
+use model::{Code, Error, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+const LOCK_NAME: &str = "picodata.lock";
+
+/// A data folder that this process holds the lock of, until it ends.
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder when it is missing, and locks it.
+    ///
+    /// Errors: `Config` when it can not be made or another process runs on it.
+    pub fn open(path: &str) -> Result<Self> {
+        let failed = |what: &str, e: std::io::Error| Error::new(Code::Config, format!("data_dir {path}: {what}: {e}"));
+        fs::create_dir_all(path).map_err(|e| failed("can not be made", e))?;
+        let path = fs::canonicalize(path).map_err(|e| failed("can not be found", e))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK_NAME));
+        let lock = lock.map_err(|e| failed("can not be written", e))?;
+        // SAFETY: the descriptor is open for as long as `lock` lives.
+        if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+            let message = format!("data_dir {}: another process runs on this folder", path.display());
+            return Err(
+                Error::new(Code::Config, message).with_hint("stop it, or give this instance a data_dir of its own")
+            );
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The identity kept here; None in a folder that never was an instance's.
+    pub fn identity(&self) -> Result<Option<Identity>> {
+        match fs::read(self.path.join(FILE_NAME)) {
+            Ok(bytes) => Identity::from_bytes(&bytes).map(Some),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.failed("reading the identity", &e)),
+        }
+    }
+
+    /// Replaces the identity, whole or not at all, and durably.
+    pub fn set_identity(&self, identity: &Identity) -> Result<()> {
+        let bytes = identity.to_bytes()?;
+        let temporary = self.path.join(format!("{FILE_NAME}.new"));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, self.path.join(FILE_NAME))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|e| self.failed("writing the identity", &e))
+    }
+
+    /// Whether the host ever finished making its storage here.
+    pub fn has_storage(&self) -> Result<bool> {
+        Ok(!self.files_of_storage()?.is_empty())
+    }
+
+    /// Deletes what an attempt that broke off has left of the host's storage.
+    pub fn clear_storage(&self) -> Result<()> {
+        for file in self.files_of_storage()? {
+            fs::remove_file(&file).map_err(|e| self.failed("clearing", &e))?;
+        }
+        Ok(())
+    }
+
+    fn files_of_storage(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.path).map_err(|e| self.failed("listing", &e))?;
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|e| self.failed("listing", &e))?.path();
+            if path
+                .extension()
+                .is_some_and(|ext| ["snap", "xlog", "inprogress", "vylog"].iter().any(|known| ext == *known))
+            {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
+    fn failed(&self, what: &str, e: &std::io::Error) -> Error {
+        Error::new(Code::Storage, format!("data_dir {}: {what}: {e}", self.path.display()))
+    }
+}

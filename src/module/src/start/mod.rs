@@ -1,0 +1,204 @@
+//! From an options table to a running member of the cluster.
+//!
+//! `start` reads the configuration, locks the data folder, finds out what the folder and the peers know, opens the host's
+//! storage as the replicaset demands, and starts Raft. It returns when the cluster has taken the instance in.
+
+mod discover;
+mod folder;
+pub mod join;
+pub mod lua;
+pub mod storage;
+
+use crate::assembly;
+use crate::host::{Deadline, clock};
+use crate::node::{Me, Node};
+use boot::identity::Stage;
+use boot::{Config, Identity};
+use catalog::{Entry, Newcomer, Op, State, TierSpec};
+use discover::Found;
+pub use discover::{DISCOVER_DOOR, JOIN_DOOR};
+use folder::Folder;
+use model::{Code, Error, Result};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the cluster may take to let an instance in that it has accepted.
+const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static STARTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// `picodata.start(options)`: `options` is one MessagePack map.
+///
+/// Errors: `Config` and what else stands in the way; the process is then as before and may try again, unless the host's
+/// storage was opened already.
+pub fn start(options: &[u8]) -> Result<()> {
+    if STARTED.get() {
+        return Err(Error::new(Code::Config, "picodata.start was called already in this process"));
+    }
+    let config = Config::read(options, processors())?;
+    let folder = Folder::open(&config.data_dir)?;
+    let identity = identity_of(&folder, &config)?;
+    STARTED.set(true);
+    let result = run(config, &folder, identity);
+    match &result {
+        // The lock is the process's from now on.
+        Ok(()) => std::mem::forget(folder),
+        Err(_) => STARTED.set(false),
+    }
+    result
+}
+
+fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
+    let began_s = clock::now_s();
+    let (identity, donors) = match identity.stage {
+        Stage::Member { .. } if folder.has_storage()? => (identity, None),
+        _ => {
+            folder.clear_storage()?;
+            let (identity, donors) = admission(&config, folder, identity)?;
+            (identity, Some(donors))
+        }
+    };
+    let Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap } = identity.stage.clone() else {
+        return Err(Error::internal("an instance without a place in the cluster went on to start"));
+    };
+    let me = Me {
+        name: config.name.as_str().into(),
+        raft_id,
+        uuid: identity.instance_uuid.clone(),
+        cluster_id,
+        replicaset_uuid,
+    };
+    storage::open(&config, folder.path(), &me, donors.as_deref())?;
+    let node = assembly::assemble(config, me, bootstrap)?;
+    let is_founder = bootstrap && node.state().cluster.is_none();
+    if is_founder {
+        node.raft.campaign();
+        let entry = founding(&node.config, &node.me.uuid, &node.me.cluster_id);
+        crate::propose::propose(node, &entry, Deadline::after(ADMISSION_TIMEOUT))?;
+    }
+    announce(node, is_founder)?;
+    log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);
+    Ok(())
+}
+
+/// The identity in the folder, or a new one, kept before anybody hears of it.
+fn identity_of(folder: &Folder, config: &Config) -> Result<Identity> {
+    if let Some(identity) = folder.identity()? {
+        identity.check(config)?;
+        return Ok(identity);
+    }
+    if folder.has_storage()? {
+        let message = format!("data_dir {} holds data that is not picodata's", folder.path().display());
+        return Err(Error::new(Code::Config, message).with_hint("give this instance an empty data_dir"));
+    }
+    let identity = Identity::new(config, uuid::random()?);
+    folder.set_identity(&identity)?;
+    Ok(identity)
+}
+
+/// Finds the cluster, or founds it; keeps what was decided.
+fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result<(Identity, Vec<boot::Address>)> {
+    // An attempt that broke off after it was decided goes on where it stood.
+    if let Stage::Member { bootstrap: true, .. } = identity.stage {
+        return Ok((identity, Vec::new()));
+    }
+    let donors = match discover::find(config, &identity)? {
+        Found::Nobody => {
+            let cluster_id = uuid::random()?;
+            let (raft_id, replicaset_uuid) = founder_place(config, &identity, &cluster_id)?;
+            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: true };
+            Vec::new()
+        }
+        Found::Cluster { cluster_id, answer } => {
+            let join::JoinAnswer { raft_id, replicaset_uuid, donors } = answer;
+            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: false };
+            donors
+        }
+    };
+    folder.set_identity(&identity)?;
+    Ok((identity, donors))
+}
+
+/// The first entry of the log.
+fn founding(config: &Config, instance_uuid: &str, cluster_id: &str) -> Entry {
+    Entry::new(Op::Bootstrap {
+        cluster: config.cluster.clone(),
+        id: cluster_id.to_owned(),
+        instance: newcomer(config, instance_uuid),
+        tier: TierSpec {
+            name: config.tier.as_str().into(),
+            replication_factor: config.replication_factor.into(),
+            bucket_count: config.bucket_count,
+            can_vote: true,
+        },
+        settings: BTreeMap::new(),
+    })
+}
+
+/// What that entry will make of this instance: found out before there is a log, by applying it to nothing.
+fn founder_place(config: &Config, identity: &Identity, cluster_id: &str) -> Result<(u64, String)> {
+    let mut state = State::default();
+    state.apply(1, &founding(config, &identity.instance_uuid, cluster_id)).into_result()?;
+    let topology = &state.topology;
+    let record = topology.instance(&config.name.as_str().into())?;
+    Ok((record.raft_id, topology.replicaset(&record.replicaset)?.uuid.clone()))
+}
+
+fn newcomer(config: &Config, instance_uuid: &str) -> Newcomer {
+    Newcomer {
+        name: config.name.as_str().into(),
+        uuid: instance_uuid.to_owned(),
+        address: config.advertise.to_string(),
+        failure_domain: config.failure_domain.clone(),
+    }
+}
+
+/// Tells the cluster that this process is here, under a new incarnation where it was here before, and waits to be online.
+fn announce(node: &Node, is_founder: bool) -> Result<()> {
+    let deadline = Deadline::after(ADMISSION_TIMEOUT);
+    let known = node.wait_for(deadline, "the cluster to send its state", |state| {
+        state.topology.instances.get(&node.me.name).map(|record| record.state)
+    })?;
+    if known == catalog::InstanceState::Expelled {
+        return Err(Error::new(
+            Code::NameTaken,
+            format!("instance \"{}\" was expelled from the cluster", node.me.name),
+        )
+        .with_hint("to join again, start it with an empty data_dir"));
+    }
+    // A first life was counted when the cluster let the instance in; every later one is counted here.
+    if known != catalog::InstanceState::Joining && !is_founder {
+        let op = Op::Join { instance: newcomer(&node.config, &node.me.uuid), tier: node.config.tier.as_str().into() };
+        node.propose(op, deadline)?;
+    }
+    let incarnation = node.record().map_or(0, |record| record.incarnation);
+    node.facts.incarnation.set(incarnation);
+    node.facts.changed.notify_all();
+    node.mastership.wake();
+    node.wait_for(deadline, "the cluster to see this instance online", |state| {
+        state.topology.instances.get(&node.me.name).filter(|record| record.is_online()).map(|_| ())
+    })
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+mod uuid {
+    use model::{Code, Error, Result};
+    use std::fs::File;
+    use std::io::Read;
+
+    /// A random UUID (version 4) as text.
+    pub fn random() -> Result<String> {
+        let mut bytes = [0u8; 16];
+        let read = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+        read.map_err(|e| Error::new(Code::Storage, format!("no random numbers: {e}")))?;
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Ok(model::Value::Uuid(bytes).to_string())
+    }
+}

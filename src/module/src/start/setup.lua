@@ -1,0 +1,81 @@
+-- What only Lua can do on this host: box.cfg, users and privileges, the local spaces. Called by the start room, in
+-- this order: `configure`, then on a writable instance `create`.
+
+local setup = {}
+
+local SERVICE_USER = 'pico_service'
+
+--- Opens the storage. `options` are box.cfg's own names; a failure is raised as the host says it.
+function setup.configure(options)
+    box.cfg(options)
+end
+
+--- The services of this instance that IPROTO clients may call, as C functions of the trampolines.
+local function create_function(name, user)
+    if not box.schema.func.exists(name) then
+        box.schema.func.create(name, {language = 'C', setuid = true})
+    end
+    if user then
+        box.schema.user.grant(user, 'execute', 'function', name, {if_not_exists = true})
+    end
+end
+
+--- Makes users, functions and local spaces where they are missing. Runs on a writable instance; replicas receive
+--- the result. `spec`: secret, admin_password or nil, functions = {{name=, peer=}, ...}, spaces = {{id=, name=, format=, parts=}, ...}.
+function setup.create(spec)
+    box.begin()
+    box.schema.user.create(SERVICE_USER, {if_not_exists = true})
+    box.schema.user.passwd(SERVICE_USER, spec.secret)
+    box.schema.user.grant(SERVICE_USER, 'replication', nil, nil, {if_not_exists = true})
+    if spec.admin_password then
+        box.schema.user.passwd('admin', spec.admin_password)
+    end
+    -- A guest may connect, and nothing else.
+    for _, object in ipairs({{'role', 'public'}, {'universe', nil}}) do
+        local privileges = object[1] == 'role' and 'execute' or 'session,usage'
+        box.schema.user.revoke('guest', privileges, object[1], object[2], {if_exists = true})
+    end
+    for _, func in ipairs(spec.functions) do
+        create_function(func.name, func.peer and SERVICE_USER or nil)
+    end
+    for _, space in ipairs(spec.spaces) do
+        if box.space[space.name] == nil then
+            local made = box.schema.space.create(space.name, {id = space.id, is_local = true, format = space.format})
+            made:create_index('primary', {parts = space.parts})
+        end
+    end
+    box.commit()
+end
+
+--- Tells the module whenever the host's schema changed, by its own hand or by replication.
+function setup.watch_schema()
+    local core = require('picodata.core')
+    for _, name in ipairs({'_space', '_index'}) do
+        box.space[name]:on_replace(core.schema_changed)
+    end
+end
+
+--- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}.
+function setup.links()
+    local links = setmetatable({}, {__serialize = 'map'})
+    for _, member in pairs(box.info.replication) do
+        links[member.uuid] = {
+            upstream = member.upstream ~= nil and member.upstream.status == 'follow',
+            downstream = member.downstream ~= nil and member.downstream.status == 'follow',
+        }
+    end
+    return links
+end
+
+--- How many rows of the replicaset's common history this instance has: local rows do not count.
+function setup.position()
+    local sum = 0
+    for id, lsn in pairs(box.info.vclock) do
+        if id ~= 0 then
+            sum = sum + lsn
+        end
+    end
+    return sum
+end
+
+return setup

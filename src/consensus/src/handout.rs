@@ -93,7 +93,7 @@ impl Node {
             ready.membership = Some(self.membership.clone());
         }
         self.persist_rest(ready.membership.is_some(), ready.snapshot.is_some() || !entries.is_empty(), &mut persist);
-        ready.committed = entries.iter().map(committed).collect();
+        ready.committed = entries.into_iter().map(committed).collect();
         ready.reads = self.reads.take_servable(self.handed_out);
         ready.snapshot_wanted = self.is_snapshot_news();
         self.is_snapshot_announced |= ready.snapshot_wanted;

@@ -110,14 +110,14 @@ impl Log {
         self.applied
     }
 
-    /// The applied entries after `index`, for a driver whose state is older than `applied`. Empty when the log does not
-    /// reach back to it.
-    pub fn replay(&self, index: u64) -> impl Iterator<Item = Committed> + '_ {
-        let known = index >= self.compacted.index;
-        self.entries
-            .iter()
-            .filter(move |entry| known && entry.index > index && entry.index <= self.applied)
-            .map(committed)
+    /// The applied entries after `index`, for a driver whose state is older than `applied`. Errors: `Corrupted`, when the
+    /// log does not reach back to it.
+    pub fn replay(&self, index: u64) -> Result<impl Iterator<Item = Committed> + '_> {
+        if index < self.compacted.index {
+            return Err(codec::corrupted("entries that the state lacks are compacted"));
+        }
+        let is_missing = move |entry: &&Entry| entry.index > index && entry.index <= self.applied;
+        Ok(self.entries.iter().filter(is_missing).cloned().map(committed))
     }
 
     pub(crate) fn compacted(&self) -> Position {
@@ -272,15 +272,16 @@ fn entry_bytes(entry: &Entry) -> u64 {
 }
 
 /// An entry as the driver sees it.
-pub(crate) fn committed(entry: &Entry) -> Committed {
-    let payload = if entry.entry_type == EntryType::EntryConfChangeV2 as i32 {
-        Payload::Members { context: entry.context.clone() }
-    } else if entry.data.is_empty() && entry.context.is_empty() {
+pub(crate) fn committed(entry: Entry) -> Committed {
+    let Entry { entry_type, term, index, data, context, .. } = entry;
+    let payload = if entry_type == EntryType::EntryConfChangeV2 as i32 {
+        Payload::Members { context }
+    } else if data.is_empty() && context.is_empty() {
         Payload::Empty
     } else {
-        Payload::Data { data: entry.data.clone(), context: entry.context.clone() }
+        Payload::Data { data, context }
     };
-    Committed { position: Position { index: entry.index, term: entry.term }, payload }
+    Committed { position: Position { index, term }, payload }
 }
 
 pub(crate) fn row(entry: &Entry) -> LogRow {
@@ -315,8 +316,9 @@ mod tests {
         let log = Log::restore(rows(4..=7), state(6, 5, compacted)).unwrap();
         assert_eq!((log.last().index, log.applied(), log.bytes()), (7, 5, 40));
         assert_eq!((log.term_at(2), log.term_at(3), log.term_at(4), log.term_at(8)), (None, Some(1), Some(2), None));
-        assert_eq!(log.replay(3).map(|entry| entry.position.index).collect::<Vec<_>>(), [4, 5]);
-        assert_eq!(log.replay(2).count(), 0, "the log does not reach back to 2");
+        let replayed: Vec<u64> = log.replay(3).unwrap().map(|entry| entry.position.index).collect();
+        assert_eq!(replayed, [4, 5]);
+        assert_eq!(log.replay(2).err().map(|error| error.code), Some(Code::Corrupted));
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub struct Ready {
     pub snapshot_wanted: bool,
 }
 
+impl Ready {
+    /// Whether step 2 has anything to do. Without, step 3 still waits for the `Ready`s before.
+    pub fn has_writes(&self) -> bool {
+        self.snapshot.is_some() || !self.persist.is_empty() || !self.committed.is_empty()
+    }
+}
+
 /// What to write, in one transaction and in the order of the fields. Rows are opaque: `Log::restore` reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Persist {

@@ -24,6 +24,7 @@ impl<M: Machine> World<M> {
 
     fn carry_out(&mut self, raft_id: RaftId, mut ready: Ready) -> Verdict {
         self.observe(raft_id, &ready)?;
+        let has_writes = ready.has_writes();
         self.send(raft_id, std::mem::take(&mut ready.messages));
         if self.options.defect == Some(Defect::SendsBeforeDurable) {
             self.send(raft_id, std::mem::take(&mut ready.messages_after));
@@ -39,7 +40,7 @@ impl<M: Machine> World<M> {
             self.answer_read(raft_id, context)?;
         }
         transaction.persist = std::mem::take(&mut ready.persist);
-        self.write(raft_id, ready, transaction);
+        self.write(raft_id, ready, transaction, has_writes);
         Ok(())
     }
 
@@ -115,9 +116,10 @@ impl<M: Machine> World<M> {
         self.invariants.linearizable.reads(floor, process.version)
     }
 
-    fn write(&mut self, raft_id: RaftId, ready: Ready, transaction: Transaction) {
+    /// What needs no disk still waits for what was written before.
+    fn write(&mut self, raft_id: RaftId, ready: Ready, transaction: Transaction, has_writes: bool) {
         let factor = if self.rng.chance(self.scenario.disk_stall_permille, 1000) { 20 } else { 1 };
-        let latency_us = self.rng.range(10, self.scenario.disk_latency_max_us) * factor;
+        let latency_us = self.rng.range(10, self.scenario.disk_latency_max_us) * factor * u64::from(has_writes);
         let now_us = self.now_us;
         let Some(instance) = self.instances.get_mut(&raft_id) else { return };
         let durable_us = instance.disk.write(transaction, now_us, latency_us);

@@ -38,9 +38,9 @@ pub fn next(failure: Failure, is_write: bool) -> Next {
     }
 }
 
-/// The error of a request whose time ran out while it waited to be tried again.
+/// The error of a request whose time ran out while it waited to be tried again: nothing was changed.
 pub fn out_of_time(last: &Error) -> Error {
-    let error = Error::new(Code::Timeout, format!("time ran out, nothing was changed: {}", last.message));
+    let error = Error::new(Code::Timeout, format!("time ran out: {}", last.message));
     match &last.hint {
         Some(hint) => error.with_hint(hint.clone()),
         None => error,

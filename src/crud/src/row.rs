@@ -109,12 +109,19 @@ impl<'a> RowWriter<'a> {
         }
         let start = self.begin(row.len(), out);
         for (position, value) in row.iter().enumerate() {
-            if value.is_null() && !self.layout.table.columns[position].nullable {
-                return Err(self.null_violation(position));
-            }
+            self.check_null(position, value)?;
             value.write_stored(out);
         }
         self.finish(start, &self.layout.sharding, out)
+    }
+
+    /// Errors: `NullViolation` for a null where the column takes none, `Argument` for a column that is not there.
+    pub fn check_null(&self, position: usize, value: &Value) -> Result<()> {
+        match self.layout.table.columns.get(position) {
+            None => Err(self.wrong_width(position + 1)),
+            Some(column) if value.is_null() && !column.nullable => Err(self.null_violation(position)),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Appends the primary index's key of values that are already coerced.

@@ -61,7 +61,7 @@ impl Prepared {
     /// Runs the operation where its bucket lives.
     fn execute(&self, is_write: bool) -> Result<router::execute::Reply> {
         router::get()?.execute(&Request {
-            table: self.route.layout.table.id,
+            route: &self.route,
             bucket: self.bucket,
             is_write,
             operation: &self.operation,

@@ -1,6 +1,6 @@
 //! One operation on its way to the master of its bucket, tried until it is answered or its time is over.
 
-use super::{Master, Router, Target, peer};
+use super::{Master, Router, TableRoute, Target, peer};
 use crate::host::Deadline;
 use crate::storage::{self, procedure};
 use crud::retry::{self, Failure, Next};
@@ -14,9 +14,10 @@ const PAUSE_FIRST_MS: u64 = 2;
 const PAUSE_MAX_MS: u64 = 200;
 
 /// An operation in its wire form.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
-    pub table: TableId,
+    /// The table as of when the request was made; a further attempt looks it up anew.
+    pub route: &'a TableRoute,
     pub bucket: BucketId,
     pub is_write: bool,
     pub operation: &'a [u8],
@@ -44,7 +45,14 @@ impl Router {
     /// Errors: what the storage refuses for good; `Timeout` when time ran out with nothing done; `Unknown` when a write
     /// was sent and not answered.
     pub fn execute(&self, request: &Request<'_>) -> Result<Reply> {
-        self.patiently(request.deadline, request.is_write, || self.attempt(request))
+        let mut known = request.route.tier.as_ref().and_then(|tier| tier.target(request.bucket)).map(Rc::clone);
+        self.patiently(request.deadline, request.is_write, || match known.take() {
+            Some(target) => self.attempt(request, &target),
+            None => {
+                let target = self.target(request.route.layout.table.id, request.bucket).map_err(Failure::NotSent)?;
+                self.attempt(request, &target)
+            }
+        })
     }
 
     /// Repeats an attempt for as long as its failures are of the kind that passes.
@@ -73,10 +81,9 @@ impl Router {
         }
     }
 
-    fn attempt(&self, request: &Request<'_>) -> Result<Reply, Failure> {
-        let target = self.target(request.table, request.bucket).map_err(Failure::NotSent)?;
+    fn attempt(&self, request: &Request<'_>, target: &Target) -> Result<Reply, Failure> {
         let bytes = match &target.master {
-            None => return Err(no_master(&target)),
+            None => return Err(no_master(target)),
             Some(Master::Here) => {
                 let storage = storage::get().map_err(Failure::NotSent)?;
                 storage.run_one(request.operation)

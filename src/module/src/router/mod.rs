@@ -4,6 +4,7 @@
 //! leave for that master otherwise. A snapshot of the catalog, made ready for look-ups, is replaced as a whole when the
 //! catalog changes; a request looks at the present one each time that it tries.
 
+pub mod changes;
 pub mod execute;
 pub mod global;
 pub mod peer;
@@ -14,11 +15,11 @@ use crate::net::{Peer, Pool};
 use crate::storage::{self, TableSet};
 use catalog::State;
 use crud::{Layout, RowWriter};
+use foldhash::{HashMap, HashMapExt};
 use model::error::nearest;
 use model::{BucketId, Code, Error, InstanceName, ReplicasetName, Result, TableId, TierName};
 use sharding::BucketRange;
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 

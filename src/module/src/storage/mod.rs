@@ -16,10 +16,11 @@ use crate::host::{Deadline, Event};
 use catalog::{Move, MoveId, State};
 use crud::batch::Tables;
 use crud::{BucketGuard, BucketState, Layout};
+use foldhash::HashMap;
 use model::{InstanceName, Result, TableId, TableState};
 use sharding::{BucketRange, MovePhase};
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::node::{self, Me, Node};
 use crate::raft::{Machine, Published, Runtime, disk, machine};
 use crate::schema_work::{self, SchemaWork};
 use crate::start::lua;
-use crate::{bridge, doors, global_rows, governing};
+use crate::{bridge, doors, global_rows, governing, query};
 use boot::Config;
 use catalog::{Change, State};
 use consensus::Log;
@@ -50,7 +50,7 @@ pub fn assemble(config: Config, me: Me, bootstrap: bool) -> Result<&'static Node
     crate::crud::call::set_schema_changer(crate::schema_change::change);
     crate::router::global::set_writer(global_rows::write);
     bridge::configure(node.config.sql_threads.into())?;
-    mastership::on_change(node, &node.state());
+    on_change(&node.state(), &[]);
     mastership::start(node)?;
     governing::start(node)?;
     Ok(node)
@@ -81,6 +81,7 @@ fn seed(me: &Me) -> u64 {
 /// After each transaction of Raft, on its fiber: tells everybody, waits for nobody.
 fn on_change(state: &Arc<State>, changes: &[Change]) {
     let Ok(node) = node::get() else { return };
+    query::on_change(node, state);
     mastership::on_change(node, state);
     schema_work::on_change(node, changes);
     governing::on_change();

@@ -15,6 +15,7 @@ mod mastership;
 mod net;
 mod node;
 mod propose;
+mod query;
 mod raft;
 mod router;
 mod schema_change;

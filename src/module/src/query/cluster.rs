@@ -1,0 +1,53 @@
+//! The cluster around the SQL room: its trait `Cluster` over the catalog, the storage, the router and the connections.
+
+use super::{fragments, scans, schema, write};
+use crate::bridge;
+use crate::host::Deadline;
+use crate::{node, schema_change};
+use async_trait::async_trait;
+use catalog::State;
+use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table};
+use sql::cluster::{Cluster, Frames, RowChange, Scan, ScanRequest, Schema};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// This instance's way to the cluster, for worker threads.
+pub struct ModuleCluster;
+
+#[async_trait]
+impl Cluster for ModuleCluster {
+    fn schema(&self) -> Arc<dyn Schema> {
+        match schema::current() {
+            Some(schema) => schema,
+            None => Arc::new(schema::CatalogSchema::empty()),
+        }
+    }
+
+    fn is_master_of(&self, replicaset: &ReplicasetName) -> bool {
+        let is_master = |state: &State, me: &InstanceName| {
+            state.topology.replicasets.get(replicaset).is_some_and(|record| record.master.as_ref() == Some(me))
+        };
+        schema::current().is_some_and(|schema| is_master(&schema.state, &schema.me))
+    }
+
+    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>> {
+        scans::open(request).await
+    }
+
+    async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
+        fragments::start(to, request, deadline).await
+    }
+
+    async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, deadline: Instant) -> Result<u64> {
+        let table = Arc::clone(table);
+        bridge::on_tx_fiber(move || write::apply(&table, &changes, Deadline::at(deadline))).await
+    }
+
+    async fn change_schema(&self, change: SchemaChange, deadline: Instant) -> Result<()> {
+        bridge::on_tx_fiber(move || schema_change::change(change, Deadline::at(deadline))).await
+    }
+
+    async fn catch_up(&self, deadline: Instant) -> Result<()> {
+        bridge::on_tx_fiber(move || node::get()?.raft.catch_up(Deadline::at(deadline))).await
+    }
+}

@@ -1,0 +1,230 @@
+//! `picodata.sql` and what other instances ask for it.
+//!
+//! A statement that touches a key or a few is compiled once and runs on the fiber it came in (`point`). Everything else
+//! crosses to the worker threads (`engine`), which reach the cluster through `cluster`, `scans`, `fragments` and `write`.
+
+mod cluster;
+mod engine;
+mod fragments;
+mod point;
+mod scans;
+pub mod schema;
+mod write;
+
+use crate::bridge;
+use crate::host::{Call, Deadline, door};
+use crate::node::{self, Node};
+use crate::router;
+use crate::storage;
+use catalog::{Setting, State};
+use engine::LimitedEngine;
+use model::msgpack::Reader;
+use model::{Code, Error, Result, TableId, Value};
+use sql::engine::Engine;
+use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Statements whose compiled form is kept on the tx thread, and the bytes of their texts.
+const STATEMENTS_MAX: usize = 4_096;
+const STATEMENT_BYTES_MAX: usize = 8 << 20;
+/// Memory of all queries of this instance together.
+const POOL_BYTES: usize = 2 << 30;
+
+/// What worker threads run statements with. One an instance.
+pub struct Sql {
+    pub engine: Arc<LimitedEngine>,
+    pub cluster: Arc<dyn sql::cluster::Cluster>,
+    pub executor: Executor,
+}
+
+static SQL: OnceLock<Sql> = OnceLock::new();
+
+impl Sql {
+    /// Errors: `NotReady` before this instance is a member.
+    pub fn get() -> Result<&'static Sql> {
+        node::get()?;
+        Ok(SQL.get_or_init(|| {
+            let engine = Arc::new(LimitedEngine {
+                engine: Arc::new(Engine::new(POOL_BYTES)),
+                rows_max: AtomicUsize::new(1_000_000),
+                memory_bytes_max: AtomicUsize::new(512 << 20),
+            });
+            let executor = Executor::new(Arc::clone(&engine) as Arc<dyn sql::front::QueryEngine>, Limits::default());
+            Sql { engine, cluster: Arc::new(cluster::ModuleCluster), executor }
+        }))
+    }
+}
+
+thread_local! {
+    /// By text and catalog version: how to run the statement here, or None when it is the engine's.
+    static STATEMENTS: RefCell<StatementCache<Option<PointPlan>>> =
+        RefCell::new(StatementCache::new(STATEMENTS_MAX, STATEMENT_BYTES_MAX));
+}
+
+/// Opens the doors.
+pub fn open() {
+    door::register("picodata.sql", serve);
+    door::register(fragments::DOOR, fragments::serve);
+    door::register(fragments::NEXT_DOOR, fragments::serve_next);
+    door::register(fragments::CANCEL_DOOR, fragments::serve_cancel);
+}
+
+/// Takes over the cluster's limits. Called on the tx thread when the catalog has changed.
+pub fn on_change(node: &Node, state: &Arc<State>) {
+    schema::publish(state, &node.me.name);
+    if let Some(sql) = SQL.get() {
+        let settings = &state.settings;
+        sql.engine.rows_max.store(settings.count(Setting::SqlRowsMax), Ordering::Relaxed);
+        sql.engine.memory_bytes_max.store(settings.count(Setting::SqlMemoryMaxMb) << 20, Ordering::Relaxed);
+    }
+}
+
+/// The arguments of `picodata.sql`.
+struct Arguments<'a> {
+    text: &'a str,
+    /// MessagePack of an array; empty when none was given.
+    params: &'a [u8],
+    timeout: Duration,
+}
+
+impl<'a> Arguments<'a> {
+    fn read(args: &'a [u8]) -> Result<Self> {
+        let usage = || Error::new(Code::Argument, "picodata.sql takes a text, an array of parameters and options");
+        let mut reader = Reader::new(args);
+        let count = reader.array_len()?;
+        if count == 0 || count > 3 {
+            return Err(usage());
+        }
+        let text = reader.str().map_err(|error| if error.message.contains("UTF-8") { error } else { usage() })?;
+        let params = if count > 1 { array_or_nil(&mut reader)? } else { &[] };
+        let timeout = if count > 2 { read_timeout(&mut reader)? } else { None };
+        Ok(Self { text, params, timeout: timeout.unwrap_or_else(default_timeout) })
+    }
+}
+
+fn array_or_nil<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
+    if reader.take_nil() {
+        return Ok(&[]);
+    }
+    match reader.peek()? {
+        0x90..=0x9f | 0xdc | 0xdd => reader.raw(),
+        // Lua sends an empty table as a map at times.
+        0x80 => reader.raw().map(|_| &[][..]),
+        _ => Err(Error::new(Code::Argument, "the parameters of picodata.sql are an array")),
+    }
+}
+
+fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>> {
+    if reader.take_nil() || reader.peek()? == 0x90 {
+        return Ok(None);
+    }
+    let mut timeout = None;
+    for _ in 0..reader.map_len()? {
+        match reader.str()? {
+            "timeout" => {
+                let seconds = reader.number()?;
+                if !(seconds > 0.0 && seconds <= 86_400.0) {
+                    return Err(Error::new(Code::Argument, "timeout is a number of seconds, more than 0 and up to 86400"));
+                }
+                timeout = Some(Duration::from_secs_f64(seconds));
+            }
+            other => {
+                return Err(Error::new(Code::Argument, format!("picodata.sql has no option \"{other}\""))
+                    .with_hint("it has: timeout"));
+            }
+        }
+    }
+    Ok(timeout)
+}
+
+fn default_timeout() -> Duration {
+    let seconds = schema::current().map_or(60, |schema| schema.state.settings.count(Setting::SqlTimeoutS) as u64);
+    Duration::from_secs(seconds)
+}
+
+/// `picodata.sql(text[, params[, opts]])`.
+pub fn serve(call: &mut Call<'_>) -> Result<()> {
+    let bytes = call.copy();
+    let arguments = Arguments::read(&bytes)?;
+    let sql = Sql::get()?;
+    let deadline = Deadline::after(arguments.timeout);
+    let mut out = Vec::new();
+    if !run_as_point(&arguments, deadline, &mut out)? {
+        out.clear();
+        out = run_on_threads(sql, &arguments, deadline)?;
+    }
+    call.reply(&out)
+}
+
+/// Runs the statement here if it is one on a key or a few; false when it is not.
+fn run_as_point(arguments: &Arguments<'_>, deadline: Deadline, out: &mut Vec<u8>) -> Result<bool> {
+    let snapshot = router::get()?.snapshot();
+    let Some(statement) = point_plan(arguments.text, snapshot.version) else { return Ok(false) };
+    match &*statement {
+        Some(plan) => point::execute(plan, &snapshot, arguments.params, deadline, out),
+        None => Ok(false),
+    }
+}
+
+/// The compiled form of a text; None when it is too nested to be looked at on this stack.
+fn point_plan(text: &str, version: u64) -> Option<Arc<Option<PointPlan>>> {
+    if let Some(known) = STATEMENTS.with_borrow_mut(|statements| statements.get(text, version).cloned()) {
+        return Some(known);
+    }
+    if !is_simple(text) {
+        return None;
+    }
+    let schema = schema::current().filter(|schema| schema.state.version == version)?;
+    // What is wrong with the text is said by the worker thread.
+    let plan = parse(text).ok().and_then(|parsed| sql::front::point::recognise(&parsed, &*schema));
+    let plan = Arc::new(plan);
+    STATEMENTS.with_borrow_mut(|statements| statements.insert(text, version, Arc::clone(&plan)));
+    Some(plan)
+}
+
+fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadline) -> Result<Vec<u8>> {
+    estimate_rows()?;
+    let params = match arguments.params {
+        [] => Vec::new(),
+        bytes => match Reader::new(bytes).value()? {
+            Value::Array(values) => values,
+            _ => return Err(Error::new(Code::Argument, "the parameters of picodata.sql are an array")),
+        },
+    };
+    let (text, until) = (arguments.text.to_owned(), deadline.instant());
+    bridge::run(deadline, async move {
+        let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
+        let mut out = Vec::new();
+        answer.write(&mut out);
+        Ok(out)
+    })
+}
+
+/// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.
+fn estimate_rows() -> Result<()> {
+    let Some(schema) = schema::current() else { return Ok(()) };
+    let storage = storage::get()?;
+    let state = &schema.state;
+    let replicaset = state.topology.instances.get(&schema.me).map(|instance| &instance.replicaset);
+    let mut rows: HashMap<TableId, u64> = HashMap::new();
+    for layout in storage.tables().iter() {
+        let table = &layout.table;
+        let Ok(here) = storage.row_count(table.id) else { continue };
+        let share = match (&table.distribution, replicaset) {
+            (model::Distribution::Sharded { tier, .. }, Some(replicaset)) => state.placement.map(tier).map(|map| {
+                let owned: u64 = map.owned_by(replicaset).map(|range| u64::from(range.count())).sum();
+                (owned, u64::from(map.bucket_count()))
+            }),
+            _ => Some((1, 1)),
+        };
+        if let Some((owned, all)) = share.filter(|(owned, _)| *owned > 0) {
+            rows.insert(table.id, here.saturating_mul(all) / owned);
+        }
+    }
+    schema::publish_rows(rows);
+    Ok(())
+}

@@ -1,9 +1,9 @@
 //! The cluster around the SQL room: its trait `Cluster` over the catalog, the storage, the router and the connections.
 
-use super::{fragments, scans, schema, write};
+use super::{fragments, scans, schema};
 use crate::bridge;
 use crate::host::Deadline;
-use crate::{node, schema_change};
+use crate::{node, router, schema_change};
 use async_trait::async_trait;
 use catalog::State;
 use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table};
@@ -40,7 +40,7 @@ impl Cluster for ModuleCluster {
 
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, deadline: Instant) -> Result<u64> {
         let table = Arc::clone(table);
-        bridge::on_tx_fiber(move || write::apply(&table, &changes, Deadline::at(deadline))).await
+        bridge::on_tx_fiber(move || router::get()?.write_changes(&table, changes, Deadline::at(deadline))).await
     }
 
     async fn change_schema(&self, change: SchemaChange, deadline: Instant) -> Result<()> {

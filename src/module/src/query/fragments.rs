@@ -15,7 +15,7 @@ use model::{Code, Error, ReplicasetName, Result};
 use sql::cluster::Frames;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub const DOOR: &str = "picodata.peer.fragment";
@@ -143,9 +143,9 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let sql = Sql::get()?;
     let until = deadline.instant();
     let answer = bridge::run(deadline, async move {
-        let frames = sql.engine.run_fragment(&sql.cluster, request).await?;
+        let frames = sql.engine.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        let answer = collect(frames, number).await?;
+        let answer = collect(Box::new(frames), number).await?;
         if running(|fragments| fragments.contains_key(&number)) {
             tokio::spawn(async move {
                 tokio::time::sleep_until(until.into()).await;

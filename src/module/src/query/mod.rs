@@ -1,15 +1,13 @@
 //! `picodata.sql` and what other instances ask for it.
 //!
 //! A statement that touches a key or a few is compiled once and runs on the fiber it came in (`point`). Everything else
-//! crosses to the worker threads (`engine`), which reach the cluster through `cluster`, `scans`, `fragments` and `write`.
+//! crosses to the worker threads , which reach the cluster through `cluster`, `scans` and `fragments`.
 
 mod cluster;
-mod engine;
 mod fragments;
 mod point;
 mod scans;
 pub mod schema;
-mod write;
 
 use crate::bridge;
 use crate::host::{Call, Deadline, door};
@@ -17,10 +15,10 @@ use crate::node::{self, Node};
 use crate::router;
 use crate::storage;
 use catalog::{Setting, State};
-use engine::LimitedEngine;
 use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
 use sql::engine::Engine;
+use sql::limited::LimitedEngine;
 use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
 use std::cell::RefCell;
 use std::collections::HashMap;

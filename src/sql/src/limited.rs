@@ -1,11 +1,12 @@
-//! The query engine as the front half of the SQL room asks for it.
+//! Where the two halves of this room meet: the query engine as the front asks for it, within the cluster's limits.
 
+use crate::cluster::Cluster;
+use crate::engine::{Engine, Limits, QueryInput as EngineInput, QueryOutput, encode};
+use crate::front::{QueryEngine, QueryInput, ResultColumn, RowStream};
 use async_trait::async_trait;
+use datafusion::arrow::record_batch::RecordBatch;
 use model::msgpack::Reader;
 use model::{Result, Value};
-use sql::cluster::Cluster;
-use sql::engine::{Engine, Limits, QueryInput as EngineInput, QueryOutput, encode};
-use sql::front::{QueryEngine, QueryInput, ResultColumn, RowStream};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +52,7 @@ impl QueryEngine for LimitedEngine {
 /// A result that is handed out batch by batch.
 struct Rows {
     columns: Vec<ResultColumn>,
-    batches: VecDeque<datafusion::arrow::record_batch::RecordBatch>,
+    batches: VecDeque<RecordBatch>,
 }
 
 impl Rows {

@@ -1,6 +1,8 @@
 //! SQL: text -> statement -> plan -> distributed plan -> rows.
 
 pub mod cluster;
+pub mod engine;
 pub mod front;
+pub mod limited;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

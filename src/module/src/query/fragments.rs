@@ -61,9 +61,10 @@ pub async fn start(to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> 
 fn master_of(replicaset: &ReplicasetName) -> Result<Address> {
     let state = node::get()?.state();
     let record = state.topology.replicaset(replicaset)?;
-    let master = record.master.as_ref().ok_or_else(|| {
-        Error::new(Code::NoMaster, format!("replicaset \"{replicaset}\" has no master just now"))
-    })?;
+    let master = record
+        .master
+        .as_ref()
+        .ok_or_else(|| Error::new(Code::NoMaster, format!("replicaset \"{replicaset}\" has no master just now")))?;
     state.topology.instance(master)?.address.parse()
 }
 
@@ -161,7 +162,8 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
 pub fn serve_next(call: &mut Call<'_>) -> Result<()> {
     let number = argument(call)?;
     let frames = running(|fragments| fragments.remove(&number)).ok_or_else(|| {
-        Error::new(Code::Cancelled, "the fragment is not running any more").with_hint("its time was over, or the storage restarted")
+        Error::new(Code::Cancelled, "the fragment is not running any more")
+            .with_hint("its time was over, or the storage restarted")
     })?;
     let answer = bridge::run(Deadline::NEVER, collect(frames, number))?;
     call.reply(&answer)

@@ -18,8 +18,8 @@ use catalog::{Setting, State};
 use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
 use sql::engine::Engine;
-use sql::limited::LimitedEngine;
 use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
+use sql::limited::LimitedEngine;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +126,10 @@ fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>> {
             "timeout" => {
                 let seconds = reader.number()?;
                 if !(seconds > 0.0 && seconds <= 86_400.0) {
-                    return Err(Error::new(Code::Argument, "timeout is a number of seconds, more than 0 and up to 86400"));
+                    return Err(Error::new(
+                        Code::Argument,
+                        "timeout is a number of seconds, more than 0 and up to 86400",
+                    ));
                 }
                 timeout = Some(Duration::from_secs_f64(seconds));
             }
@@ -214,7 +217,7 @@ fn estimate_rows() -> Result<()> {
         let Ok(here) = storage.row_count(table.id) else { continue };
         let share = match (&table.distribution, replicaset) {
             (model::Distribution::Sharded { tier, .. }, Some(replicaset)) => state.placement.map(tier).map(|map| {
-                let owned: u64 = map.owned_by(replicaset).map(|range| u64::from(range.count())).sum();
+                let owned: u64 = map.owned_by(replicaset).map(|range| u64::from(range.buckets.count())).sum();
                 (owned, u64::from(map.bucket_count()))
             }),
             _ => Some((1, 1)),

@@ -6,7 +6,7 @@ use crate::router::scatter::Rows;
 use crate::router::{self, Snapshot, TableRoute};
 use crate::storage::global;
 use crud::wire::{Mode, Verb};
-use model::msgpack::{write_array_len, write_map_len, write_str, write_uint};
+use model::msgpack::{Reader, write_array_len, write_map_len, write_str, write_uint};
 use model::{Result, TableId};
 use sql::front::point::{Action, BoundPlan, Outcome, PointPlan};
 use std::cell::RefCell;
@@ -29,7 +29,13 @@ struct Buffers {
 /// Carries the plan out and writes the answer to `out`; false when the parameters make it a statement for the engine.
 ///
 /// Errors: as crud's functions.
-pub fn execute(plan: &PointPlan, snapshot: &Snapshot, params: &[u8], deadline: Deadline, out: &mut Vec<u8>) -> Result<bool> {
+pub fn execute(
+    plan: &PointPlan,
+    snapshot: &Snapshot,
+    params: &[u8],
+    deadline: Deadline,
+    out: &mut Vec<u8>,
+) -> Result<bool> {
     let table = plan.layout.table.id;
     let route = Rc::clone(snapshot.table_by_id(table)?);
     let mut buffers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
@@ -55,11 +61,11 @@ fn run(
     out: &mut Vec<u8>,
 ) -> Result<bool> {
     match &plan.action {
-        Action::Select(_) => select(plan, route, table, deadline, buffers, out).map(|()| true),
+        Action::Select(_) => select(plan, route, deadline, buffers, out).map(|()| true),
         Action::Insert { verb, .. } => insert(*verb, route, table, deadline, buffers, out).map(|()| true),
         // Each key is a transaction of its own: several are the engine's, which groups them.
         Action::Update { .. } | Action::Delete { .. } if route.tier.is_some() && buffers.bound.len() == 1 => {
-            change(plan, table, deadline, buffers, out).map(|()| true)
+            change(plan, route, deadline, buffers, out).map(|()| true)
         }
         Action::Update { .. } | Action::Delete { .. } => Ok(false),
     }
@@ -68,7 +74,6 @@ fn run(
 fn select(
     plan: &PointPlan,
     route: &TableRoute,
-    table: TableId,
     deadline: Deadline,
     buffers: &mut Buffers,
     out: &mut Vec<u8>,
@@ -87,7 +92,7 @@ fn select(
         }
         operation.clear();
         plan.write_operation(bound, at, operation);
-        let request = Request { table, bucket, is_write: false, operation, deadline };
+        let request = Request { route, bucket, is_write: false, operation, deadline };
         let reply = router::get()?.execute(&request)?;
         if let Some(tuple) = reply.done()?.first {
             count += usize::from(plan.write_row(bound, tuple, &mut rows)?);
@@ -119,9 +124,9 @@ fn insert(
         buffers.operation.clear();
         crud::wire::write_op_head(&mut buffers.operation, verb, crud::wire::FLAG_NO_RETURN, table, 1);
         buffers.operation.extend_from_slice(tuple);
-        let request = Request { table, bucket, is_write: true, operation: &buffers.operation, deadline };
+        let request = Request { route, bucket, is_write: true, operation: &buffers.operation, deadline };
         let reply = router::get()?.execute(&request)?;
-        if verb == Verb::InsertOrSkip { reply.done()?.count()? } else { 1 }
+        if verb == Verb::InsertOrSkip { count(reply.done()?.first)? } else { 1 }
     } else {
         insert_many(verb, table, deadline, bound)?
     };
@@ -145,15 +150,26 @@ fn insert_many(verb: Verb, table: TableId, deadline: Deadline, bound: &BoundPlan
     }
 }
 
-fn change(plan: &PointPlan, table: TableId, deadline: Deadline, buffers: &mut Buffers, out: &mut Vec<u8>) -> Result<()> {
+fn change(
+    plan: &PointPlan,
+    route: &TableRoute,
+    deadline: Deadline,
+    buffers: &mut Buffers,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let Buffers { bound, operation } = buffers;
     let (_, bucket) = bound.item(0);
     operation.clear();
     plan.write_operation(bound, 0, operation);
-    let request = Request { table, bucket, is_write: true, operation, deadline };
+    let request = Request { route, bucket, is_write: true, operation, deadline };
     let reply = router::get()?.execute(&request)?;
     write_count(out, reply.done()?.first.is_some().into());
     Ok(())
+}
+
+/// The number in an answer.
+fn count(answer: Option<&[u8]>) -> Result<u64> {
+    Reader::new(answer.unwrap_or(&[0])).uint()
 }
 
 fn write_count(out: &mut Vec<u8>, count: u64) {

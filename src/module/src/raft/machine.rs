@@ -72,7 +72,7 @@ pub fn restore(log: &Log) -> Result<(State, u64)> {
         Some((index, bytes)) => (index, State::from_bytes(&bytes)?),
         None => (0, State::default()),
     };
-    for Committed { position, payload } in log.replay(snapshot_index) {
+    for Committed { position, payload } in log.replay(snapshot_index)? {
         if let Payload::Data { data, .. } = payload {
             state.apply(position.index, &Entry::from_bytes(&data)?);
         }

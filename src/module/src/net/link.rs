@@ -368,7 +368,7 @@ impl Link {
                 Ok(Some(count)) => {
                     inbound.filled(count);
                     if let Err(error) = self.take_frames(&mut inbound) {
-                        return error;
+                        return self.lost(&error);
                     }
                     count < room_bytes
                 }
@@ -389,9 +389,11 @@ impl Link {
     }
 
     fn take_frames(&self, inbound: &mut Inbound) -> Result<()> {
-        while let Some(answer) = inbound.frame()? {
-            let Some(frame) = self.frames.borrow_mut().remove(answer.sync) else { continue };
-            self.deliver(frame.content, answer.answer()?);
+        while let Some(frame) = inbound.frame()? {
+            // Read before the request is taken away: if it has no meaning, the request counts as sent.
+            let answer = frame.answer()?;
+            let Some(request) = self.frames.borrow_mut().remove(frame.sync) else { continue };
+            self.deliver(request.content, answer);
             self.tell_room();
         }
         Ok(())

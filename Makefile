@@ -40,12 +40,14 @@ deps: ## install what is missing: Debian packages (as root), a Python environmen
 
 build: deps ## build the module into build/
 	cd $(ROOT) && cargo build --release --workspace --lib
-	@mkdir -p $(BUILD)/picodata
+	@mkdir -p $(BUILD)/picodata $(BUILD)/floor/picodata
 	@place() { ln -f $$1 $$2 2>/dev/null || install -m 755 $$1 $$2; }; \
 	place $(RELEASE)/libpicodata_core.so $(BUILD)/picodata/core.so; \
 	for door in picodata.so picodata/crud.so picodata/peer.so; do \
 		place $(RELEASE)/libpicodata_doors.so $(BUILD)/$$door; \
-	done
+	done; \
+	place $(RELEASE)/libpicodata_floor.so $(BUILD)/floor/picodata/core.so; \
+	place $(RELEASE)/libpicodata_doors.so $(BUILD)/floor/picodata/peer.so
 
 install: ## install what `make build` made below PREFIX (/usr/local)
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LUADIR)/picodata $(DESTDIR)$(LIBDIR)/picodata

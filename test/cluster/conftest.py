@@ -59,7 +59,9 @@ def shared_workshop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster(shared_workshop):
     """Four instances in two replicasets, shared by the tests of a file that break nothing."""
-    return shared_workshop.cluster(4, replication_factor=2).start()
+    cluster = shared_workshop.cluster(4, replication_factor=2).start()
+    cluster.wait_balanced()
+    return cluster
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,6 +23,15 @@ WAIT_S = 30
 POLL_S = 0.02
 LOG_TAIL_CHARS = 6000
 
+# What a process that refuses to start says, for tests to read.
+START = """
+local ok, err = pcall(require('picodata').start, {})
+if not ok then
+    io.stderr:write(('refused with %s: %s\\n'):format(err.code, err.message or err))
+    os.exit(1)
+end
+"""
+
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -98,7 +107,7 @@ class Instance:
         """Starts the process and does not wait for it."""
         assert not self.is_running()
         script = self.folder / f"{self.name}.lua"
-        script.write_text(f"require('picodata').start({lua(self.config)})\n")
+        script.write_text(START.format(lua(self.config)))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
                 ["tarantool", str(script)],
@@ -266,6 +275,17 @@ class Cluster:
         online = {i["name"] for i in status["instances"] if i["state"] == "Online"}
         served = all(r["master"] for r in status["replicasets"]) and any(r["buckets"] for r in status["replicasets"])
         return status["leader"] and served and online >= {i.name for i in self.running()}
+
+    def wait_balanced(self, timeout_s=WAIT_S):
+        """Waits until the replicasets own equal shares of the buckets, as far as their number allows."""
+
+        def balanced(instance):
+            shares = [r["buckets"] for r in instance.status()["replicasets"]]
+            return max(shares) - min(shares) <= 1
+
+        for instance in self.running():
+            self.wait_on(instance, balanced, "equal shares of the buckets", timeout_s)
+        return self
 
     def wait_on(self, instance, condition, what, timeout_s=WAIT_S):
         """Waits for a condition on one instance; fails at once when its process has ended."""

@@ -44,6 +44,7 @@ impl Node {
                 return Err(Error::new(Code::Argument, format!("no Ready with the number {number} is under way")));
             }
             node.raw.on_persist_ready(number);
+            node.vote_underway = node.vote_underway.filter(|vote| *vote > number);
             while let Some(done) = node.outstanding.pop_front_if(|outstanding| outstanding.number <= number) {
                 node.applied = done.applied;
                 node.applied_membership = done.membership;
@@ -77,12 +78,20 @@ impl Node {
         }
         self.append(raw.take_entries(), &mut persist);
         if let Some(hard_state) = raw.hs() {
-            self.raw.mut_store().hard_state = hard_state.clone();
+            let before = std::mem::replace(&mut self.raw.mut_store().hard_state, hard_state.clone());
+            if (before.term, before.vote) != (hard_state.term, hard_state.vote) {
+                self.vote_underway = Some(ready.number);
+            }
             persist.state.push((StateKey::HardState, codec::encode_hard_state(hard_state)));
         }
         let entries = raw.take_committed_entries();
         ready.messages = self.outgoing(raw.take_messages());
         ready.messages_after = self.outgoing(raw.take_persisted_messages());
+        // raft-rs takes it that whoever leads has its vote on disk, for the others would not have answered before. The only
+        // voter asks nobody: it must not be heard in a term that a crash could make it begin again.
+        if self.vote_underway.is_some() {
+            ready.messages_after.splice(..0, std::mem::take(&mut ready.messages));
+        }
         for answer in raw.take_read_states() {
             self.reads.answer(&answer.request_ctx, answer.index);
         }

@@ -36,6 +36,8 @@ pub struct Node {
     pub(crate) applied_membership: Membership,
     /// What was handed out and is not reported yet, oldest first.
     pub(crate) outstanding: VecDeque<Outstanding>,
+    /// The last `Ready` that brings a new term or vote to the disk, until it is there.
+    pub(crate) vote_underway: Option<u64>,
     /// The log in memory was compacted, the one on disk was not told yet.
     pub(crate) is_compaction_due: bool,
     /// Followers that a snapshot was sent to: how many ticks they have left to report on it.
@@ -65,6 +67,7 @@ impl Node {
             applied_membership: membership.clone(),
             membership,
             outstanding: VecDeque::new(),
+            vote_underway: None,
             is_compaction_due: false,
             snapshots: BTreeMap::new(),
             offer_ticks_left: 0,

@@ -22,7 +22,8 @@ pub struct Position {
 #[derive(Debug, Default)]
 pub struct Ready {
     pub number: u64,
-    /// May leave before anything is written: a leader's appends go out while its own disk works.
+    /// May leave before anything is written: a leader's appends go out while its own disk works. Empty while the term that
+    /// it leads in is not on disk itself.
     pub messages: Vec<Outgoing>,
     /// The state of the cluster as of `snapshot.position`, in place of all that was applied before.
     pub snapshot: Option<Snapshot>,

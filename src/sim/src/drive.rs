@@ -46,8 +46,10 @@ impl<M: Machine> World<M> {
 
     /// Tells the invariants what the node believes.
     fn observe(&mut self, raft_id: RaftId, ready: &Ready) -> Verdict {
-        if let Some((_, Role::Leader, term)) = ready.leadership {
-            self.invariants.one_leader.leads(raft_id, term)?;
+        // Only a leader's messages leave before the disk has what they say.
+        if !ready.messages.is_empty() {
+            let term = self.process(raft_id).map_or(0, |process| process.node.term());
+            self.leads(raft_id, term)?;
         }
         self.report.truncations += u64::from(ready.persist.truncate_from.is_some_and(|index| index > 0));
         self.report.member_changes += u64::from(ready.membership.is_some());
@@ -61,6 +63,12 @@ impl<M: Machine> World<M> {
         }
         process.commit_seen = process.node.commit();
         Ok(())
+    }
+
+    /// The instance leads, and others may know.
+    fn leads(&mut self, raft_id: RaftId, term: u64) -> Verdict {
+        let start = self.instances.get(&raft_id).map_or(0, |instance| instance.starts);
+        self.invariants.one_leader.leads(raft_id, start, term)
     }
 
     fn load(&mut self, raft_id: RaftId, snapshot: Snapshot) -> Result<(Vec<u8>, u64), String> {
@@ -129,6 +137,7 @@ impl<M: Machine> World<M> {
                 number: ready.number,
                 messages: ready.messages_after,
                 is_snapshot_wanted: ready.snapshot_wanted,
+                leads: ready.leadership.filter(|(_, role, _)| *role == Role::Leader).map(|(_, _, term)| term),
             });
         }
         self.schedule(durable_us, Event::Synced { raft_id, start });
@@ -151,6 +160,9 @@ impl<M: Machine> World<M> {
         if disk.image.rows.len() as u64 > self.scenario.log_entries_max {
             let keep = self.scenario.log_entries_max / 2;
             process.node.compact(applied.saturating_sub(keep)).map_err(|error| error.to_string())?;
+        }
+        if let Some(term) = syncing.leads {
+            self.leads(raft_id, term)?;
         }
         self.send(raft_id, syncing.messages);
         self.drive(raft_id)

@@ -48,6 +48,8 @@ pub struct Syncing {
     pub number: u64,
     pub messages: Vec<Outgoing>,
     pub is_snapshot_wanted: bool,
+    /// The term that the node came to lead in.
+    pub leads: Option<u64>,
 }
 
 impl<M: Machine> Instance<M> {

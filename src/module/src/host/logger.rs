@@ -45,23 +45,27 @@ impl Log for HostLog {
         }
         let level = host_level(record.level());
         let text = format!("picodata: {}", record.args());
+        let place = (record.file_static().unwrap_or_default(), record.line().unwrap_or_default());
         if super::is_tx_thread() {
-            say(level, text);
+            say(level, place, text);
         } else {
-            inbox::post_minor(move || say(level, text));
+            inbox::post_minor(move || say(level, place, text));
         }
     }
 
     fn flush(&self) {}
 }
 
-fn say(level: c_int, mut text: String) {
+/// `place` is the file and line of the record, which the host shows with warnings and errors.
+fn say(level: c_int, place: (&str, u32), mut text: String) {
     text.retain(|c| c != '\0');
-    let Ok(text) = CString::new(text) else { return };
+    let (file, line) = place;
+    let file = file.rsplit('/').next().unwrap_or_default();
+    let (Ok(text), Ok(file)) = (CString::new(text), CString::new(file)) else { return };
     // SAFETY: runs on the tx thread; the format consumes exactly the one text given.
     unsafe {
         if let Some(say) = ffi::SAY_FN {
-            say(level, c"picodata".as_ptr(), 0, std::ptr::null(), c"%s".as_ptr(), text.as_ptr());
+            say(level, file.as_ptr(), line as c_int, std::ptr::null(), c"%s".as_ptr(), text.as_ptr());
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::error::CallError;
 use super::expiry::{Expire, Expiry};
-use super::socket::{Readiness, Socket};
+use super::socket::Socket;
 use super::{BATCH_PROCEDURE, Priority};
 use crate::host::clock::Deadline;
 use crate::host::error::from_wire;
@@ -26,6 +26,8 @@ const WAITING_MAX: usize = 16 << 10;
 const FRAMES_MAX: usize = 16 << 10;
 /// Bytes that wait to be written; more calls wait for room, and one-way messages are refused.
 const OUTBOUND_BYTES_MAX: usize = 64 << 20;
+/// Reads that fill the whole buffer, one after the other, before other fibers get their turn.
+const FULL_READS_MAX: usize = 8;
 /// One-way messages carry it: their answers find nobody.
 const NO_SYNC: Key = 0;
 
@@ -354,21 +356,30 @@ impl Link {
 
     /// The reading fiber: until the connection breaks; answers why.
     fn read_all(&self, mut inbound: Inbound) -> Error {
+        let mut full_reads = 0usize;
         loop {
             if let Some(cause) = &*self.broken.borrow() {
                 return cause.clone();
             }
-            if let Err(error) = self.take_frames(&mut inbound) {
-                return error;
-            }
-            match self.socket.read(inbound.room()) {
+            let room = inbound.room();
+            let room_bytes = room.len();
+            let is_drained = match self.socket.read(room) {
                 Ok(Some(0)) => return self.lost(&"the other side closed the connection"),
-                Ok(Some(count)) => inbound.filled(count),
-                Ok(None) => {
-                    let readiness = self.socket.wait_readable(Deadline::NEVER);
-                    debug_assert!(readiness == Readiness::Maybe, "a wait without a deadline was late");
+                Ok(Some(count)) => {
+                    inbound.filled(count);
+                    if let Err(error) = self.take_frames(&mut inbound) {
+                        return self.lost(&error);
+                    }
+                    count < room_bytes
                 }
+                Ok(None) => true,
                 Err(error) => return self.lost(&error),
+            };
+            full_reads = if is_drained { 0 } else { full_reads + 1 };
+            if is_drained {
+                self.socket.wait_readable(Deadline::NEVER);
+            } else if full_reads.is_multiple_of(FULL_READS_MAX) {
+                fiber::sleep_zero();
             }
         }
     }
@@ -378,9 +389,11 @@ impl Link {
     }
 
     fn take_frames(&self, inbound: &mut Inbound) -> Result<()> {
-        while let Some(answer) = inbound.frame()? {
-            let Some(frame) = self.frames.borrow_mut().remove(answer.sync) else { continue };
-            self.deliver(frame.content, answer.answer()?);
+        while let Some(frame) = inbound.frame()? {
+            // Read before the request is taken away: if it has no meaning, the request counts as sent.
+            let answer = frame.answer()?;
+            let Some(request) = self.frames.borrow_mut().remove(frame.sync) else { continue };
+            self.deliver(request.content, answer);
             self.tell_room();
         }
         Ok(())

@@ -11,10 +11,11 @@ use super::params::substitute;
 use super::parse::{fold, parse};
 use super::point::targets_primary_key;
 use super::position::error_at;
-use super::queries::{QueryEngine, QueryInput};
+use super::queries::{QueryEngine, QueryRequest};
 use super::statement::{Delete, Insert, InsertSource, Name, OnConflict, Statement, Update};
 use crate::cluster::{Cluster, RowChange, Schema};
-use model::{Code, Error, Result, Table, Value};
+use crud::cell::Cell;
+use model::{Code, ColumnType, Error, Result, Table, Value};
 use sqlparser::ast::{
     Expr, Ident, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, Visit, Visitor,
 };
@@ -123,7 +124,10 @@ impl Changer<'_> {
 
     /// All rows of a query of `width` columns.
     async fn rows(&self, query: Box<Query>, width: usize) -> Result<Vec<Vec<Value>>> {
-        let mut stream = self.engine.query(self.cluster, QueryInput { query, deadline: self.deadline }).await?;
+        let mut stream = self
+            .engine
+            .query(self.cluster, QueryRequest { query, rows_max: self.limits.rows_max, deadline: self.deadline })
+            .await?;
         let found = stream.columns().len();
         if found != width {
             let message = format!("the query has {found} columns, {width} are needed");
@@ -309,7 +313,15 @@ fn complete(table: &Table, columns: &[usize], given: Vec<Value>) -> Result<Vec<V
 
 fn coerced(table: &Table, column: usize, value: Value) -> Result<Value> {
     let column = &table.columns[column];
-    value.coerce(column.ty).map_err(|mut error| {
+    let checked = value.coerce(column.ty).and_then(|value| {
+        if column.ty == ColumnType::Json && !value.is_null() {
+            let mut stored = Vec::new();
+            value.write_stored(&mut stored);
+            Cell::new(column.ty).check_stored(&stored)?;
+        }
+        Ok(value)
+    });
+    checked.map_err(|mut error| {
         error.message = format!("column \"{}\": {}", column.name, error.message);
         error
     })

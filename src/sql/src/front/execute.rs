@@ -9,7 +9,7 @@ use super::change::{ChangeLimits, Changer, InsertRows};
 use super::params::{substitute, wrong_count};
 use super::parse::{Parsed, parse_with};
 use super::point::recognise;
-use super::queries::{QueryEngine, QueryInput, ResultColumn};
+use super::queries::{QueryEngine, QueryRequest, ResultColumn};
 use super::scan::TextLimits;
 use super::schema_change;
 use super::statement::{SchemaStatement, Statement};
@@ -174,8 +174,8 @@ impl Execution<'_> {
         query
     }
 
-    fn input(&self, query: Box<Query>) -> QueryInput {
-        QueryInput { query, deadline: self.deadline }
+    fn input(&self, query: Box<Query>) -> QueryRequest {
+        QueryRequest { query, rows_max: self.executor.limits.result_rows_max, deadline: self.deadline }
     }
 
     fn changer(&self) -> Changer<'_> {

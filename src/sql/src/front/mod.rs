@@ -27,9 +27,11 @@ pub use cache::StatementCache;
 pub use execute::{Answer, Executor, Limits, RowSet};
 pub use parse::{Parsed, parse, parse_with};
 pub use point::PointPlan;
-pub use queries::{QueryEngine, QueryInput, ResultColumn, RowStream};
+pub use queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 pub use scan::{TextLimits, is_simple};
 pub use statement::Statement;
 
+#[cfg(test)]
+mod execute_tests;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,10 @@ use std::time::Instant;
 
 /// A query on its way to the engine. No placeholder is left in it.
 #[derive(Clone, Debug)]
-pub struct QueryInput {
+pub struct QueryRequest {
     pub query: Box<Query>,
+    /// More rows than these are an error, `LimitExceeded`.
+    pub rows_max: usize,
     /// The answer has to be complete by then.
     pub deadline: Instant,
 }
@@ -42,8 +44,8 @@ pub trait QueryEngine: Send + Sync {
     /// Plans the query and begins to run it.
     ///
     /// Errors: those of names and types before any row has been read.
-    async fn query(&self, cluster: &Arc<dyn Cluster>, input: QueryInput) -> Result<Box<dyn RowStream>>;
+    async fn query(&self, cluster: &Arc<dyn Cluster>, input: QueryRequest) -> Result<Box<dyn RowStream>>;
 
     /// What would run where, a line a step; with `analyze` the query is run, and the lines say what it cost.
-    async fn explain(&self, cluster: &Arc<dyn Cluster>, input: QueryInput, analyze: bool) -> Result<Vec<String>>;
+    async fn explain(&self, cluster: &Arc<dyn Cluster>, input: QueryRequest, analyze: bool) -> Result<Vec<String>>;
 }

@@ -4,7 +4,9 @@
 //! Tests build the same tables on one, two and three replicasets and expect the same answers.
 
 mod cluster;
+pub mod point;
 mod schema;
+pub mod slt;
 mod store;
 
 pub use cluster::{FragmentRunner, MemoryCluster, MemoryNode};

@@ -19,8 +19,6 @@
 mod aggregate;
 mod join;
 mod keys;
-#[cfg(test)]
-mod tests;
 
 use super::gather::{GatherExec, Target};
 use super::scan::ScanExec;

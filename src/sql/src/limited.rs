@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::engine::{Engine, Limits, QueryInput as EngineInput, QueryOutput, encode};
-use crate::front::{QueryEngine, QueryInput, ResultColumn, RowStream};
+use crate::front::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use model::msgpack::Reader;
@@ -19,12 +19,12 @@ pub struct LimitedEngine {
 }
 
 impl LimitedEngine {
-    fn input(&self, input: QueryInput) -> EngineInput {
+    fn input(&self, input: QueryRequest) -> EngineInput {
         EngineInput {
             query: *input.query,
             params: Vec::new(),
             limits: Limits {
-                rows_max: self.rows_max.load(Ordering::Relaxed),
+                rows_max: input.rows_max.min(self.rows_max.load(Ordering::Relaxed)),
                 memory_bytes_max: self.memory_bytes_max.load(Ordering::Relaxed),
                 deadline: input.deadline,
             },
@@ -34,12 +34,12 @@ impl LimitedEngine {
 
 #[async_trait]
 impl QueryEngine for LimitedEngine {
-    async fn query(&self, cluster: &Arc<dyn Cluster>, input: QueryInput) -> Result<Box<dyn RowStream>> {
+    async fn query(&self, cluster: &Arc<dyn Cluster>, input: QueryRequest) -> Result<Box<dyn RowStream>> {
         let output = self.engine.query(Arc::clone(cluster), self.input(input)).await?;
         Ok(Box::new(Rows::new(output)))
     }
 
-    async fn explain(&self, cluster: &Arc<dyn Cluster>, input: QueryInput, analyze: bool) -> Result<Vec<String>> {
+    async fn explain(&self, cluster: &Arc<dyn Cluster>, input: QueryRequest, analyze: bool) -> Result<Vec<String>> {
         let input = self.input(input);
         if analyze {
             self.engine.explain_analyze(Arc::clone(cluster), input).await

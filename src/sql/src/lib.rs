@@ -1,6 +1,7 @@
 //! SQL: text -> statement -> plan -> distributed plan -> rows.
 
 pub mod cluster;
+pub mod engine;
 pub mod front;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

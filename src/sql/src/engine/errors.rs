@@ -1,0 +1,139 @@
+//! What the query engine says went wrong, in our words: a stable code, one sentence, and the nearest name.
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use model::error::nearest;
+use model::{Code, Error};
+
+/// Carries an error of ours through the engine.
+pub fn wrap(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Brings any error of the engine into our words. One of ours that went through it comes out as it was.
+pub fn translate(error: DataFusionError) -> Error {
+    if let Some(ours) = find_ours(&error) {
+        return ours.clone();
+    }
+    match error.find_root() {
+        DataFusionError::SQL(error, _) => match &**error {
+            ParserError::RecursionLimitExceeded => {
+                Error::new(Code::LimitExceeded, "the statement is nested too deeply")
+            }
+            ParserError::ParserError(message) | ParserError::TokenizerError(message) => {
+                Error::new(Code::Syntax, message.clone())
+            }
+        },
+        DataFusionError::ArrowError(error, _) => arrow(error),
+        DataFusionError::SchemaError(error, _) => schema(error),
+        DataFusionError::ResourcesExhausted(message) => Error::new(
+            Code::LimitExceeded,
+            format!("the query needs more memory than it may use: {}", first_line(message)),
+        )
+        .with_hint("ask for fewer rows or columns, or raise the limit on a query's memory"),
+        DataFusionError::NotImplemented(message) => Error::new(Code::Unsupported, first_line(message)),
+        DataFusionError::Plan(message) => plan(message),
+        DataFusionError::Execution(message) => execution(message),
+        DataFusionError::Internal(message) => Error::internal(format!("the query engine: {}", first_line(message))),
+        other => Error::internal(format!("the query engine: {}", first_line(&other.strip_backtrace()))),
+    }
+}
+
+/// Looks for an error of ours at any depth of wrapping.
+fn find_ours(error: &DataFusionError) -> Option<&Error> {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(ours) = error.downcast_ref::<Error>() {
+            return Some(ours);
+        }
+        source = match error.downcast_ref::<DataFusionError>() {
+            Some(DataFusionError::External(inner)) => Some(&**inner),
+            Some(DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner)) => Some(&**inner),
+            Some(DataFusionError::Shared(inner)) => Some(&**inner),
+            Some(DataFusionError::Collection(errors)) => errors.first().map(|e| e as _),
+            Some(DataFusionError::ArrowError(inner, _)) => Some(&**inner),
+            _ => match error.downcast_ref::<ArrowError>() {
+                Some(ArrowError::ExternalError(inner)) => Some(&**inner),
+                _ => error.source(),
+            },
+        };
+    }
+    None
+}
+
+fn arrow(error: &ArrowError) -> Error {
+    match error {
+        ArrowError::DivideByZero => Error::new(Code::DivisionByZero, "division by zero"),
+        ArrowError::ArithmeticOverflow(_) => {
+            Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type")
+        }
+        ArrowError::CastError(message) | ArrowError::ParseError(message) => {
+            Error::new(Code::WrongType, first_line(message))
+        }
+        ArrowError::InvalidArgumentError(message) if message.contains("too large to store in a Decimal") => {
+            Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type")
+        }
+        ArrowError::InvalidArgumentError(message) | ArrowError::ComputeError(message) => {
+            Error::new(Code::InvalidStatement, first_line(message))
+        }
+        ArrowError::NotYetImplemented(message) => Error::new(Code::Unsupported, first_line(message)),
+        ArrowError::MemoryError(message) => Error::new(Code::LimitExceeded, first_line(message)),
+        other => Error::internal(format!("the query engine: {}", first_line(&other.to_string()))),
+    }
+}
+
+fn schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let error = Error::new(Code::NoSuchColumn, format!("column \"{}\" does not exist", field.name));
+            match nearest(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {
+                Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
+                None => error,
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(Code::InvalidStatement, format!("column \"{}\" could be of several tables", field.name))
+                .with_hint("write the table's name before it")
+        }
+        other => Error::new(Code::InvalidStatement, first_line(&other.to_string())),
+    }
+}
+
+fn plan(message: &str) -> Error {
+    let message = first_line(message);
+    if message.starts_with("Invalid function") {
+        let (what, hint) = message.split_once(".\n").or(message.split_once(". ")).unwrap_or((&message, ""));
+        let name = what.trim_start_matches("Invalid function").trim().trim_matches('\'');
+        let error = Error::new(Code::NoSuchFunction, format!("function \"{name}\" does not exist"));
+        return match hint.trim_start_matches("Did you mean").trim().trim_matches(['\'', '?']) {
+            "" => error,
+            near => error.with_hint(format!("did you mean \"{near}\"?")),
+        };
+    }
+    let code =
+        if message.contains("type") || message.contains("coerce") { Code::WrongType } else { Code::InvalidStatement };
+    Error::new(code, message)
+}
+
+fn execution(message: &str) -> Error {
+    let message = first_line(message);
+    if message.contains("ivide by zero") {
+        return Error::new(Code::DivisionByZero, "division by zero");
+    }
+    if message.contains("verflow") {
+        return Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type");
+    }
+    Error::new(Code::InvalidStatement, message)
+}
+
+/// Messages of the engine may go on with a trace or a whole plan.
+fn first_line(message: &str) -> String {
+    const CHARS_MAX: usize = 400;
+    let line = message.lines().next().unwrap_or_default().trim();
+    match line.char_indices().nth(CHARS_MAX) {
+        Some((cut, _)) => format!("{}...", &line[..cut]),
+        None => line.to_owned(),
+    }
+}

@@ -1,0 +1,105 @@
+//! A fragment at its storage: from the request's bytes to a stream of frames.
+
+use super::codec::Codec;
+use super::errors::{translate, wrap};
+use super::frames::{Encoder, Request, error_frame, unship};
+use super::site::Site;
+use crate::cluster::{Cluster, Frames};
+use async_trait::async_trait;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion_proto::bytes::{
+    physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+};
+use futures::StreamExt;
+use model::{Code, Error, Result};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A fragment's plan as it travels.
+pub fn plan_bytes(plan: Arc<dyn ExecutionPlan>) -> DfResult<Vec<u8>> {
+    Ok(physical_plan_to_bytes_with_extension_codec(plan, &Codec)?.to_vec())
+}
+
+/// Where a fragment runs, from its request. Waits for the catalog version that it was planned on.
+pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request) -> Result<Site> {
+    let deadline = Instant::now() + Duration::from_millis(request.time_left_ms);
+    let mut schema = cluster.schema();
+    if schema.version() < request.catalog_version {
+        cluster.catch_up(deadline).await?;
+        schema = cluster.schema();
+    }
+    let mut shipped = BTreeMap::new();
+    for (leaf, stream) in &request.shipped {
+        shipped.insert(*leaf, Arc::new(unship(stream)?.1));
+    }
+    Ok(Site {
+        cluster,
+        schema,
+        deadline,
+        memory_bytes_max: usize::try_from(request.memory_bytes_max).unwrap_or(usize::MAX),
+        buckets: request.buckets.clone(),
+        shipped,
+        analyze: request.analyze,
+        shipping_failed: Arc::default(),
+    })
+}
+
+/// The rows of a fragment as frames. Dropping it closes its scans. Ends with an end frame or an error frame.
+pub struct FrameStream {
+    state: State,
+    began: Instant,
+    deadline: Instant,
+    analyze: bool,
+}
+
+enum State {
+    Running { plan: Arc<dyn ExecutionPlan>, rows: SendableRecordBatchStream, encoder: Encoder },
+    Ended,
+}
+
+impl FrameStream {
+    /// Errors: `Argument` or `SchemaChanged` when the plan can not be read here.
+    pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
+        let start = || -> DfResult<State> {
+            let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
+            let rows = execute_stream(plan.clone(), context.clone())?;
+            let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;
+            Ok(State::Running { plan, rows, encoder })
+        };
+        let state = start().map_err(translate)?;
+        Ok(Self { state, began: Instant::now(), deadline: site.deadline, analyze: site.analyze })
+    }
+
+    /// The next frame but for errors, which `next` makes frames of.
+    async fn advance(&mut self) -> Result<Option<Vec<u8>>> {
+        let State::Running { plan, rows, encoder } = &mut self.state else { return Ok(None) };
+        let batch = tokio::time::timeout_at(self.deadline.into(), rows.next())
+            .await
+            .map_err(|_| Error::new(Code::Timeout, "time ran out at a storage"))?;
+        match batch {
+            Some(batch) => encoder.batch(&batch.map_err(translate)?).map(Some),
+            None => {
+                let elapsed_us = self.began.elapsed().as_micros() as u64;
+                let shown = DisplayableExecutionPlan::with_metrics(&**plan);
+                let plan = self.analyze.then(|| shown.indent(false).to_string());
+                let end = encoder.end(elapsed_us, plan);
+                self.state = State::Ended;
+                Ok(Some(end))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Frames for FrameStream {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.advance().await.unwrap_or_else(|error| {
+            self.state = State::Ended;
+            Some(error_frame(&error))
+        }))
+    }
+}

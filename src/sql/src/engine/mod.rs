@@ -1,0 +1,268 @@
+//! The query engine half of the SQL room: from a query to rows, wherever they lie.
+//!
+//! In: a query's syntax tree without placeholders (or with parameters for them), limits, a `Cluster`. Out: Arrow batches
+//! with the names and types that users see, or an error of ours. DataFusion plans and computes; ours are the tables it
+//! sees (`provider`), which part of them is read (`ranges`), how stored tuples become columns (`scan`, `decode`), where
+//! each part of a plan runs (`place`) and how rows come together (`gather`, `frames`, `fragment`).
+//!
+//! Everything here needs a deep stack and takes its time: it runs on the threads of `runtime`, never on a fiber.
+
+mod codec;
+mod decode;
+pub mod encode;
+pub mod errors;
+pub mod explain;
+mod fragment;
+mod frames;
+mod gather;
+mod memory;
+mod names;
+mod place;
+mod provider;
+mod ranges;
+mod scan;
+mod session;
+mod site;
+mod subquery;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+use crate::cluster::Cluster;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::scalar::ScalarValue;
+use errors::translate;
+pub use fragment::FrameStream;
+use frames::Request;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use model::{Code, Error, Result, Value};
+use place::PlaceOptions;
+use session::Session;
+use site::Site;
+use sqlparser::ast::Query;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Planning needs a megabyte of stack and more.
+pub const STACK_BYTES: usize = 8 << 20;
+
+/// Plans and runs queries and fragments. One an instance; share it behind an `Arc`.
+pub struct Engine {
+    session: Session,
+    pool: Arc<dyn MemoryPool>,
+}
+
+/// What a query may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub rows_max: usize,
+    pub memory_bytes_max: usize,
+    pub deadline: Instant,
+}
+
+/// A query to run.
+#[derive(Clone, Debug)]
+pub struct QueryInput {
+    pub query: Query,
+    /// For `$1` and so on, when they are still in the query.
+    pub params: Vec<Value>,
+    pub limits: Limits,
+}
+
+/// Rows, and how users see them.
+#[derive(Clone, Debug)]
+pub struct QueryOutput {
+    /// Names and types.
+    pub columns: Vec<(String, String)>,
+    pub batches: Vec<RecordBatch>,
+}
+
+impl QueryOutput {
+    pub fn row_count(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+}
+
+/// Makes the threads that queries run on.
+///
+/// Errors: `Storage` when the system has no threads left.
+pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.max(1))
+        .thread_name("picodata-sql")
+        .thread_stack_size(STACK_BYTES)
+        .enable_time()
+        .build()
+        .map_err(|error| Error::new(Code::Storage, format!("no threads for queries: {error}")))
+}
+
+/// A query on its way: what all steps need.
+struct Running {
+    site: Arc<Site>,
+    limits: Limits,
+}
+
+impl Engine {
+    /// `memory_bytes_max` bounds all queries of this instance together.
+    pub fn new(memory_bytes_max: usize) -> Self {
+        Self { session: Session::new(), pool: Arc::new(GreedyMemoryPool::new(memory_bytes_max)) }
+    }
+
+    /// Runs a query. Dropping the future cancels it everywhere.
+    pub async fn query(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<QueryOutput> {
+        let limits = input.limits;
+        guarded(limits.deadline, self.run(cluster, input, false).map(|run| run.map(|(output, _)| output))).await
+    }
+
+    /// Describes the plan of a query. Its scalar subqueries do run, since the plan depends on their values.
+    pub async fn explain(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<Vec<String>> {
+        let limits = input.limits;
+        let explain = async {
+            let running = self.start(cluster, limits, false);
+            let logical = self.logical(&running, &input).await?;
+            let plan = self.physical(&running, &logical, PlaceOptions { ship: true }).await?;
+            Ok(explain::plan_lines(&plan))
+        };
+        guarded(limits.deadline, explain).await
+    }
+
+    /// Runs a query and describes what it took, by stage and replicaset.
+    pub async fn explain_analyze(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<Vec<String>> {
+        let (limits, began) = (input.limits, Instant::now());
+        let analyze = async {
+            let (output, plan) = self.run(cluster, input, true).await?;
+            Ok(explain::analyzed_lines(&plan, output.row_count(), began.elapsed()))
+        };
+        guarded(limits.deadline, analyze).await
+    }
+
+    /// Answers a fragment at its storage. Everything that goes wrong, now or later, is a frame.
+    pub async fn run_fragment(&self, cluster: Arc<dyn Cluster>, request: Vec<u8>) -> Result<FrameStream> {
+        let request = Request::decode(&request)?;
+        let site = fragment::site_of(cluster, &request).await?;
+        let context = self.session.context(&site, &self.pool);
+        FrameStream::start(&request.plan, context, &site)
+    }
+
+    fn start(&self, cluster: Arc<dyn Cluster>, limits: Limits, analyze: bool) -> Running {
+        let site = Site {
+            schema: cluster.schema(),
+            cluster,
+            deadline: limits.deadline,
+            memory_bytes_max: limits.memory_bytes_max,
+            buckets: Default::default(),
+            shipped: Default::default(),
+            analyze,
+            shipping_failed: Arc::default(),
+        };
+        Running { site: Arc::new(site), limits }
+    }
+
+    async fn run(
+        &self,
+        cluster: Arc<dyn Cluster>,
+        input: QueryInput,
+        analyze: bool,
+    ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
+        let running = self.start(cluster, input.limits, analyze);
+        let logical = self.logical(&running, &input).await?;
+        let (batches, plan) = self.execute(&running, &logical).await?;
+        let columns = names::columns(&input.query, &plan.schema());
+        Ok((QueryOutput { columns, batches }, plan))
+    }
+
+    /// The logical plan with parameters and scalar subqueries as literals.
+    async fn logical(&self, running: &Running, input: &QueryInput) -> Result<LogicalPlan> {
+        let plan = self.session.logical(&running.site.schema, &input.query, &input.params)?;
+        self.without_subqueries(running, plan).await
+    }
+
+    fn without_subqueries<'a>(&'a self, running: &'a Running, plan: LogicalPlan) -> BoxFuture<'a, Result<LogicalPlan>> {
+        async move {
+            let subqueries = subquery::find(&plan).map_err(translate)?;
+            if subqueries.is_empty() {
+                return Ok(plan);
+            }
+            let mut values = Vec::with_capacity(subqueries.len());
+            for subquery in subqueries {
+                let inner = self.without_subqueries(running, subquery.subquery.as_ref().clone()).await?;
+                let value = self.scalar(running, &inner).await?;
+                values.push((subquery, value));
+            }
+            subquery::replace(plan, &values).map_err(translate)
+        }
+        .boxed()
+    }
+
+    /// The only value of a subquery, NULL when it gives no row.
+    async fn scalar(&self, running: &Running, plan: &LogicalPlan) -> Result<ScalarValue> {
+        let (batches, _) = self.execute(running, plan).await?;
+        let mut rows = batches.iter().filter(|batch| batch.num_rows() > 0);
+        let (first, second) = (rows.next(), rows.next());
+        if second.is_some() || first.is_some_and(|batch| batch.num_rows() > 1) {
+            let message = "a subquery that stands for a value gives more than one row";
+            return Err(Error::new(Code::InvalidStatement, message).with_hint("add LIMIT 1, or an aggregate"));
+        }
+        match first {
+            Some(batch) => ScalarValue::try_from_array(batch.column(0), 0).map_err(translate),
+            None => ScalarValue::try_new_null(plan.schema().field(0).data_type()).map_err(translate),
+        }
+    }
+
+    async fn physical(
+        &self,
+        running: &Running,
+        logical: &LogicalPlan,
+        options: PlaceOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = self.session.physical(logical).await?;
+        place::place(plan, &*running.site.schema, options).map_err(translate)
+    }
+
+    /// Runs a plan; once more without sending rows along, when these were many after all.
+    async fn execute(
+        &self,
+        running: &Running,
+        logical: &LogicalPlan,
+    ) -> Result<(Vec<RecordBatch>, Arc<dyn ExecutionPlan>)> {
+        let plan = self.physical(running, logical, PlaceOptions { ship: true }).await?;
+        match self.collect(running, plan.clone()).await {
+            Err(_) if running.site.shipping_failed.swap(false, Ordering::Relaxed) => {}
+            result => return result.map(|batches| (batches, plan)),
+        }
+        let plan = self.physical(running, logical, PlaceOptions { ship: false }).await?;
+        self.collect(running, plan.clone()).await.map(|batches| (batches, plan))
+    }
+
+    async fn collect(&self, running: &Running, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        let context = self.session.context(&running.site, &self.pool);
+        let mut stream = execute_stream(plan, context).map_err(translate)?;
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while let Some(batch) = stream.next().await {
+            let batch = batch.map_err(translate)?;
+            rows += batch.num_rows();
+            if rows > running.limits.rows_max {
+                let message = format!("the result has more than {} rows", running.limits.rows_max);
+                return Err(Error::new(Code::LimitExceeded, message).with_hint("add LIMIT, or raise the limit on rows"));
+            }
+            batches.push(batch);
+        }
+        Ok(batches)
+    }
+}
+
+/// Ends work at its deadline, and makes a panic of the engine an error.
+async fn guarded<T>(deadline: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout_at(deadline.into(), AssertUnwindSafe(work).catch_unwind()).await {
+        Err(_) => Err(Error::new(Code::Timeout, "the query took longer than it may")),
+        Ok(Err(_)) => Err(Error::internal("the query engine panicked")),
+        Ok(Ok(result)) => result,
+    }
+}

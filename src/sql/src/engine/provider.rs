@@ -1,0 +1,152 @@
+//! What the planner sees of the catalog: tables with their columns, row counts and indexes, and functions.
+
+use super::errors::wrap;
+use super::ranges::{access, is_usable};
+use super::scan::ScanExec;
+use super::types::table_schema;
+use crate::cluster::Schema;
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::TableReference;
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::provider_as_source;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, ScalarUDF, TableProviderFilterPushDown, TableSource, TableType, WindowUDF,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use model::error::nearest;
+use model::{Code, Error, Table};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A table, as the planner scans it.
+#[derive(Debug)]
+pub struct TableOfCluster {
+    table: Arc<Table>,
+    arrow: SchemaRef,
+    schema: Arc<dyn Schema>,
+    /// Numbers the scans of a statement.
+    scans: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl TableProvider for TableOfCluster {
+    fn schema(&self) -> SchemaRef {
+        self.arrow.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Predicates choose the index range and the buckets; the filter above decides on each row all the same.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match is_usable(&self.table, filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.table.columns.len()).collect());
+        let access = access(&self.table, &*self.schema, filters);
+        let id = self.scans.fetch_add(1, Ordering::Relaxed);
+        let fetch = if filters.is_empty() { limit } else { None };
+        let mut scan = ScanExec::try_new(self.table.clone(), id, projection, access, fetch)?;
+        scan.table_rows = self.schema.row_count(self.table.id);
+        Ok(Arc::new(scan))
+    }
+}
+
+/// Names, resolved against one version of the schema and the functions of the session.
+pub struct Names<'a> {
+    pub state: &'a SessionState,
+    pub schema: Arc<dyn Schema>,
+    pub scans: Arc<AtomicU32>,
+}
+
+impl Names<'_> {
+    fn no_such_table(&self, name: &str) -> Error {
+        let error = Error::new(Code::NoSuchTable, format!("table \"{name}\" does not exist"));
+        let names = self.schema.table_names();
+        match nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
+            None => error,
+        }
+    }
+}
+
+impl ContextProvider for Names<'_> {
+    fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
+        let qualified = name.schema().is_some_and(|schema| schema != "public");
+        let table = if qualified { None } else { self.schema.table(name.table()) };
+        let table = table.ok_or_else(|| wrap(self.no_such_table(name.table())))?;
+        let arrow = table_schema(&table);
+        let (schema, scans) = (self.schema.clone(), self.scans.clone());
+        Ok(provider_as_source(Arc::new(TableOfCluster { table, arrow, schema, scans })))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        None
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.state.scalar_functions().get(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,348 @@
+//! The leaf of every plan: reads stored tuples of one table in this process and decodes the wanted columns.
+//!
+//! Of a sharded table it reads the buckets that its site names; of a global one all rows, anywhere. While one slice is
+//! decoded and computed on, the next is already asked for.
+
+use super::decode::Decoder;
+use super::errors::wrap;
+use super::ranges::{Access, KeyRange, index_columns};
+use super::site::Site;
+use super::types::table_schema;
+use crate::cluster::{Bound, BucketRange, Scan, ScanRequest, TupleBatch};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use model::{Result, Table};
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Rows of a key that is not unique, and bytes of a value, when nothing better is known.
+const ROWS_PER_KEY: u64 = 100;
+const VALUE_BYTES: u64 = 16;
+
+/// Reads one table.
+#[derive(Clone, Debug)]
+pub struct ScanExec {
+    pub table: Arc<Table>,
+    /// The number of this scan in its statement.
+    pub id: u32,
+    /// Positions of the table's columns.
+    pub projection: Vec<usize>,
+    pub access: Access,
+    pub fetch: Option<usize>,
+    /// About how many rows there are in the whole table.
+    pub table_rows: Option<u64>,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl ScanExec {
+    pub fn try_new(
+        table: Arc<Table>,
+        id: u32,
+        projection: Vec<usize>,
+        access: Access,
+        fetch: Option<usize>,
+    ) -> DfResult<Self> {
+        let schema: SchemaRef = Arc::new(table_schema(&table).project(&projection)?);
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Ok(Self {
+            table,
+            id,
+            projection,
+            access,
+            fetch,
+            table_rows: None,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })
+    }
+
+    /// About how many rows this scan reads in the whole cluster.
+    pub fn rows(&self) -> Option<u64> {
+        let table_rows = self.table_rows?;
+        let by_key = match self.access.rows_max {
+            Some(rows) => Some(rows as u64),
+            None if self.access.is_lookup => Some(self.access.ranges.len() as u64 * ROWS_PER_KEY),
+            None if self.access.ranges.is_empty() => Some(0),
+            None => None,
+        };
+        let fetch = self.fetch.map_or(u64::MAX, |fetch| fetch as u64);
+        Some(table_rows.min(by_key.unwrap_or(u64::MAX)).min(fetch))
+    }
+
+    /// The requests that this scan makes of the storage, given the buckets to read.
+    fn requests(&self, buckets: &[BucketRange]) -> VecDeque<ScanRequest> {
+        let wanted = |range: &KeyRange| -> Option<Vec<BucketRange>> {
+            match range.bucket {
+                _ if self.table.is_global() => Some(Vec::new()),
+                Some(bucket) => {
+                    buckets.iter().any(|b| b.contains(bucket)).then(|| vec![BucketRange::new(bucket, bucket)])
+                }
+                None => (!buckets.is_empty()).then(|| buckets.to_vec()),
+            }
+        };
+        let request = |(range, buckets): (&KeyRange, Vec<BucketRange>)| ScanRequest {
+            table: self.table.clone(),
+            index: self.access.index,
+            buckets,
+            lower: range.lower.clone(),
+            upper: range.upper.clone(),
+            descending: false,
+            rows_max: self.fetch,
+        };
+        self.access
+            .ranges
+            .iter()
+            .filter_map(|range| wanted(range).map(|buckets| (range, buckets)))
+            .map(request)
+            .collect()
+    }
+}
+
+impl DisplayAs for ScanExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.table.is_global() { "global" } else { "sharded" };
+        write!(f, "Scan {} ({kind})", self.table.name)?;
+        let names = self.projection.iter().map(|at| self.table.columns[*at].name.as_str()).collect::<Vec<_>>();
+        write!(f, ": columns=[{}]", names.join(", "))?;
+        if self.access != Access::full() {
+            write!(f, ", index={}", index_name(&self.table, self.access.index))?;
+            write_ranges(f, &self.table, &self.access)?;
+        }
+        if let Some(buckets) = &self.access.buckets {
+            let list = buckets.iter().map(show_buckets).collect::<Vec<_>>();
+            write!(f, ", buckets=[{}]", shorten(&list))?;
+        }
+        if let Some(fetch) = self.fetch {
+            write!(f, ", fetch={fetch}")?;
+        }
+        match self.rows() {
+            Some(rows) => write!(f, ", rows~{rows}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn show_buckets(range: &BucketRange) -> String {
+    if range.first == range.last { range.first.to_string() } else { range.to_string() }
+}
+
+/// A list for people: its first members, and how many more.
+fn shorten(list: &[String]) -> String {
+    const SHOWN_MAX: usize = 8;
+    let shown = list.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if list.len() > SHOWN_MAX { format!("{shown}, ... {} in all", list.len()) } else { shown }
+}
+
+fn index_name(table: &Table, index: u32) -> &str {
+    table.indexes.iter().find(|i| i.id == index).map_or("primary key", |i| i.name.as_str())
+}
+
+fn write_ranges(f: &mut fmt::Formatter<'_>, table: &Table, access: &Access) -> fmt::Result {
+    let columns: Vec<&str> =
+        index_columns(table, access.index).iter().map(|at| table.columns[*at].name.as_str()).collect();
+    let shown = access.ranges.iter().filter_map(|range| show_range(&columns, range)).collect::<Vec<_>>();
+    if access.ranges.is_empty() {
+        return f.write_str(", ranges=[none]");
+    }
+    if shown.is_empty() { Ok(()) } else { write!(f, ", ranges=[{}]", shorten(&shown)) }
+}
+
+fn show_range(columns: &[&str], range: &KeyRange) -> Option<String> {
+    let show = |bound: &Bound| {
+        let values: Vec<String> = bound.values.iter().map(ToString::to_string).collect();
+        match values.as_slice() {
+            [one] => (columns[0].to_owned(), one.clone()),
+            many => (format!("({})", columns[..many.len()].join(", ")), format!("({})", many.join(", "))),
+        }
+    };
+    let op = |bound: &Bound, sign: char| if bound.inclusive { format!("{sign}=") } else { sign.to_string() };
+    match (&range.lower, &range.upper) {
+        (Some(lower), Some(upper)) if lower == upper => {
+            let (names, values) = show(lower);
+            Some(format!("{names} = {values}"))
+        }
+        (None, None) => None,
+        (lower, upper) => {
+            let lower = lower.as_ref().map(|bound| (show(bound), op(bound, '>')));
+            let upper = upper.as_ref().map(|bound| (show(bound), op(bound, '<')));
+            let parts = lower.into_iter().chain(upper).map(|((names, values), op)| format!("{names} {op} {values}"));
+            Some(parts.collect::<Vec<_>>().join(" and "))
+        }
+    }
+}
+
+impl ExecutionPlan for ScanExec {
+    fn name(&self) -> &str {
+        "ScanExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        false
+    }
+
+    fn with_fetch(&self, fetch: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        Some(Arc::new(Self { fetch, ..self.clone() }))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.fetch
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+
+    /// Never exact: the engine would answer count(*) from it.
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
+        let schema = self.schema();
+        let Some(rows) = self.rows() else { return Ok(Arc::new(Statistics::new_unknown(&schema))) };
+        let bytes = rows.saturating_mul(VALUE_BYTES).saturating_mul(schema.fields().len().max(1) as u64);
+        Ok(Arc::new(Statistics {
+            num_rows: Precision::Inexact(rows as usize),
+            total_byte_size: Precision::Inexact(bytes as usize),
+            column_statistics: schema.fields().iter().map(|_| ColumnStatistics::new_unknown()).collect(),
+        }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let site = Site::of(&context)?;
+        let buckets = site.buckets.get(&self.id).map_or(&[][..], Vec::as_slice);
+        let stream = ScanStream {
+            requests: self.requests(buckets),
+            decoder: Decoder::new(&self.table, &self.projection, self.schema()),
+            rows_left: self.fetch.unwrap_or(usize::MAX),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+            pending: None,
+            site,
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+    }
+}
+
+/// The answer to a slice that was asked for, with the scan it came from, when there is more to come.
+type Slice = Result<Option<(Box<dyn Scan>, TupleBatch)>>;
+
+/// Runs the requests one after the other.
+struct ScanStream {
+    requests: VecDeque<ScanRequest>,
+    site: Arc<Site>,
+    decoder: Decoder,
+    rows_left: usize,
+    metrics: BaselineMetrics,
+    pending: Option<BoxFuture<'static, Slice>>,
+}
+
+impl ScanStream {
+    /// Asks for the first slice of the next request; false when there is none.
+    fn open_next(&mut self) -> bool {
+        let Some(request) = self.requests.pop_front() else { return false };
+        let site = self.site.clone();
+        self.pending = Some(
+            async move {
+                let scan = site.cluster.scan(request).await?;
+                next_slice(scan).await
+            }
+            .boxed(),
+        );
+        true
+    }
+
+    fn decode(&mut self, slice: &TupleBatch) -> DfResult<RecordBatch> {
+        let timer = self.metrics.elapsed_compute().timer();
+        let batch = self.decoder.decode(slice).map_err(wrap)?;
+        timer.done();
+        let batch = if batch.num_rows() > self.rows_left { batch.slice(0, self.rows_left) } else { batch };
+        self.rows_left -= batch.num_rows();
+        Ok(batch)
+    }
+}
+
+async fn next_slice(mut scan: Box<dyn Scan>) -> Slice {
+    Ok(scan.next().await?.map(|slice| (scan, slice)))
+}
+
+impl Stream for ScanStream {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if this.rows_left == 0 {
+                (this.pending, this.requests) = (None, VecDeque::new());
+            }
+            let Some(pending) = &mut this.pending else {
+                if this.open_next() {
+                    continue;
+                }
+                return this.metrics.record_poll(Poll::Ready(None));
+            };
+            match pending.as_mut().poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => {
+                    (this.pending, this.requests) = (None, VecDeque::new());
+                    return Poll::Ready(Some(Err(wrap(error))));
+                }
+                Poll::Ready(Ok(None)) => this.pending = None,
+                Poll::Ready(Ok(Some((scan, slice)))) => {
+                    if slice.ends.len() < this.rows_left {
+                        let mut next = next_slice(scan).boxed();
+                        // Polled once so that the storage works on it while this slice is decoded. A future that is
+                        // done already must not be polled again, so its answer is kept.
+                        this.pending = Some(match next.as_mut().poll(context) {
+                            Poll::Ready(answer) => std::future::ready(answer).boxed(),
+                            Poll::Pending => next,
+                        });
+                    } else {
+                        (this.pending, this.requests) = (None, VecDeque::new());
+                    }
+                    if slice.ends.is_empty() {
+                        continue;
+                    }
+                    let batch = this.decode(&slice);
+                    return this.metrics.record_poll(Poll::Ready(Some(batch)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The planner's settings, and the steps from a syntax tree to an optimised plan.
+
+use super::errors::translate;
+use super::memory::QueryPool;
+use super::provider::Names;
+use super::site::Site;
+use super::types::scalar_of;
+use crate::cluster::Schema;
+use datafusion::common::ParamValues;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{NullOrdering, ParserOptions, SqlToRel};
+use model::{Result, Value};
+use sqlparser::ast::{Query, Statement};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+/// Rows a batch.
+const BATCH_ROWS: usize = 8192;
+
+/// Functions, rules and settings: the same for all queries.
+pub struct Session {
+    state: SessionState,
+    runtime: RuntimeEnv,
+}
+
+/// One partition: the cluster is the parallelism, other queries have the other threads, and no plan has a
+/// RepartitionExec. Filters that joins and sorts make up while they run do not travel, so they are left out.
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
+    let options = config.options_mut();
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    options.sql_parser.parse_float_as_decimal = true;
+    config
+}
+
+fn parser_options() -> ParserOptions {
+    ParserOptions {
+        parse_float_as_decimal: true,
+        enable_ident_normalization: true,
+        support_varchar_with_length: true,
+        enable_options_value_normalization: false,
+        collect_spans: false,
+        map_string_types_to_utf8view: true,
+        default_null_ordering: NullOrdering::NullsMax,
+    }
+}
+
+impl Session {
+    pub fn new() -> Self {
+        // Nothing spills to disk: what does not fit its memory is refused.
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().unwrap_or_default();
+        let state = SessionStateBuilder::new().with_config(config()).with_default_features().build();
+        Self { state, runtime }
+    }
+
+    /// Names resolved, types not yet checked.
+    pub fn logical(&self, schema: &Arc<dyn Schema>, query: &Query, params: &[Value]) -> Result<LogicalPlan> {
+        let scans = Arc::new(AtomicU32::new(0));
+        let names = Names { state: &self.state, schema: schema.clone(), scans };
+        let planner = SqlToRel::new_with_options(&names, parser_options());
+        let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone()))).map_err(translate)?;
+        if params.is_empty() {
+            return Ok(plan);
+        }
+        let params = params.iter().map(|value| scalar_of(value).map(Into::into)).collect::<Result<Vec<_>>>()?;
+        plan.with_param_values(ParamValues::List(params)).map_err(translate)
+    }
+
+    /// Optimised, for one place.
+    pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = self.state.optimize(plan).map_err(translate)?;
+        self.state.query_planner().create_physical_plan(&plan, &self.state).await.map_err(translate)
+    }
+
+    /// What a plan runs in, at a site, within its share of the instance's memory.
+    pub fn context(&self, site: &Site, pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+        let pool = Arc::new(QueryPool::new(pool.clone(), site.memory_bytes_max));
+        let runtime = RuntimeEnv { memory_pool: pool, ..self.runtime.clone() };
+        let site = site.for_fragment(site.buckets.clone(), site.shipped.clone());
+        let context = TaskContext::from(&self.state).with_runtime(Arc::new(runtime));
+        let config = context.session_config().clone().with_extension(Arc::new(site));
+        Arc::new(context.with_session_config(config))
+    }
+}

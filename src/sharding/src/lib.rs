@@ -11,4 +11,4 @@ pub mod moves;
 
 pub use hash::{KeyHasher, bucket_of, hash_row, hash_values};
 pub use map::{BucketMap, BucketRange, OwnedRange};
-pub use moves::{MovePhase, Tenure};
+pub use moves::{Destination, MovePhase, MoveView, Source, Tenure};

@@ -50,33 +50,36 @@ pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request) -> Result<Sit
 
 /// The rows of a fragment as frames. Dropping it closes its scans. Ends with an end frame or an error frame.
 pub struct FrameStream {
-    state: State,
+    /// None once the last frame is out.
+    running: Option<Box<Running>>,
     began: Instant,
     deadline: Instant,
     analyze: bool,
 }
 
-enum State {
-    Running { plan: Arc<dyn ExecutionPlan>, rows: SendableRecordBatchStream, encoder: Encoder },
-    Ended,
+struct Running {
+    plan: Arc<dyn ExecutionPlan>,
+    rows: SendableRecordBatchStream,
+    encoder: Encoder,
 }
 
 impl FrameStream {
     /// Errors: `Argument` or `SchemaChanged` when the plan can not be read here.
     pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
-        let start = || -> DfResult<State> {
+        let start = || -> DfResult<Running> {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
             let rows = execute_stream(plan.clone(), context.clone())?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;
-            Ok(State::Running { plan, rows, encoder })
+            Ok(Running { plan, rows, encoder })
         };
-        let state = start().map_err(translate)?;
-        Ok(Self { state, began: Instant::now(), deadline: site.deadline, analyze: site.analyze })
+        let running = Some(Box::new(start().map_err(translate)?));
+        Ok(Self { running, began: Instant::now(), deadline: site.deadline, analyze: site.analyze })
     }
 
     /// The next frame but for errors, which `next` makes frames of.
     async fn advance(&mut self) -> Result<Option<Vec<u8>>> {
-        let State::Running { plan, rows, encoder } = &mut self.state else { return Ok(None) };
+        let Some(running) = &mut self.running else { return Ok(None) };
+        let Running { plan, rows, encoder } = &mut **running;
         let batch = tokio::time::timeout_at(self.deadline.into(), rows.next())
             .await
             .map_err(|_| Error::new(Code::Timeout, "time ran out at a storage"))?;
@@ -87,7 +90,7 @@ impl FrameStream {
                 let shown = DisplayableExecutionPlan::with_metrics(&**plan);
                 let plan = self.analyze.then(|| shown.indent(false).to_string());
                 let end = encoder.end(elapsed_us, plan);
-                self.state = State::Ended;
+                self.running = None;
                 Ok(Some(end))
             }
         }
@@ -98,7 +101,7 @@ impl FrameStream {
 impl Frames for FrameStream {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         Ok(self.advance().await.unwrap_or_else(|error| {
-            self.state = State::Ended;
+            self.running = None;
             Some(error_frame(&error))
         }))
     }

@@ -2,11 +2,6 @@
 //! where the query engine works alone. All four have to agree.
 
 mod answers;
-mod bounds;
-mod faults;
-mod plans;
-mod random;
-mod speed;
 
 use super::{Engine, Limits, QueryInput, QueryOutput, runtime};
 use crate::cluster::{Cluster, Frames};
@@ -68,11 +63,6 @@ impl Fixture {
 
     pub fn run(&self, sql: &str) -> Result<QueryOutput> {
         self.run_at(0, input(sql))
-    }
-
-    /// All rows as text.
-    pub fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>> {
-        self.run(sql).map(|output| shown(&output))
     }
 
     pub fn explain(&self, sql: &str) -> Vec<String> {

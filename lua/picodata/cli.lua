@@ -53,6 +53,7 @@ function cli.session(connection)
     return {
         execute = function(text) return connection:call('picodata.sql', {text}) end,
         status = function() return connection:call('picodata.status') end,
+        eval = function(code) return connection:eval(code) end,
         blocking = true,
     }
 end

@@ -24,9 +24,25 @@ local ROWS_SHOWN_MAX = 1000
 
 local HELP = [[
 End a statement with a semicolon; it may span lines.
-  \d          tables            \d NAME     columns and indexes of a table
+  \d          tables            \d NAME     columns of a table
   \s          status            \timing     switch times on and off
   \i FILE     run a file        \q          leave (or Ctrl-D)]]
+
+--- Lua code that lists the tables of an instance. A sharded table's tuples begin with the bucket id.
+console.TABLES = [[
+    local rows = {}
+    for _, definition in box.space._space:pairs() do
+        local space = box.space[definition.name]
+        if definition.id >= 512 and not definition.name:find('^_pico_') and space then
+            local format = space:format()
+            local sharded = format[1] ~= nil and format[1].name == '_pico_bucket_id'
+            local columns = sharded and #format - 1 or #format
+            table.insert(rows, {definition.name, sharded and 'sharded' or 'global', space.engine, columns})
+        end
+    end
+    table.sort(rows, function(a, b) return a[1] < b[1] end)
+    return rows
+]]
 
 --- Whether a file descriptor is a terminal.
 function console.is_terminal(fd)
@@ -73,7 +89,7 @@ function console.format(answer)
         cells[r] = {}
         for i in ipairs(metadata) do
             local value = rows[r][i]
-            local text = utf8_cut(show(value), CELL_CHARS_MAX)
+            local text = #metadata > 1 and utf8_cut(show(value), CELL_CHARS_MAX) or show(value)
             cells[r][i] = text
             widths[i] = math.max(widths[i], utf8_length(text))
             if value ~= nil and not is_number(value) then right[i] = false end
@@ -222,11 +238,13 @@ local COMMANDS = {
     end,
     ['\\d'] = function(session, name)
         if name == '' then
-            session:execute([[SELECT table_name, engine, distribution, columns, primary_key
-                              FROM picodata.tables ORDER BY table_name]])
-        else
-            session:execute(('SELECT * FROM "%s" LIMIT 0'):format(name))
+            return print_names(session.options.eval(console.TABLES), {'table', 'distribution', 'engine', 'columns'})
         end
+        local rows = {}
+        for _, column in ipairs(session.options.execute(('SELECT * FROM %s LIMIT 0'):format(name)).metadata) do
+            table.insert(rows, {column.name, column.type})
+        end
+        print_names(rows, {'column', 'type'})
     end,
     ['\\i'] = function(session, name)
         local file, reason = io.open(name)
@@ -255,6 +273,7 @@ end
 --
 -- options.execute  function(text) -> the answer of picodata.sql, or raises
 -- options.status   function() -> the answer of picodata.status
+-- options.eval     function(code) -> what the Lua code answers on the instance
 -- options.blocking true when nothing else runs in the process: lines can then be edited
 function console.run(options)
     local terminal = console.is_terminal(0)

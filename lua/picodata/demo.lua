@@ -18,6 +18,7 @@ local console = require('picodata.console')
 local demo = {}
 
 local INSTANCES = 4
+local REPLICATION_FACTOR = 2
 local FIRST_PORT = tonumber(os.getenv('PICODATA_DEMO_PORT') or 3301)
 local PASSWORD = 'demo'
 local START_TIMEOUT_S = 60
@@ -86,8 +87,7 @@ local QUERIES = {
         GROUP BY wind_from_mph ORDER BY wind_from_mph]]},
     {'One flight, by its key', [[
         SELECT carrier, flight, tailnum, dest, dep_time, arr_delay FROM flights
-        WHERE origin = 'JFK' AND time_hour = TIMESTAMP '2013-07-04 17:00:00' AND carrier = 'DL'
-        ORDER BY flight LIMIT 3]]},
+        WHERE origin = 'JFK' AND time_hour = TIMESTAMP '2013-07-04 17:00:00' AND carrier = 'DL' AND flight = 1565]]},
 }
 
 -- Runs a shell command; raises what it printed when it failed.
@@ -160,7 +160,7 @@ local function running(dir, i)
     if not process then return nil end
     local command = process:read('*a')
     process:close()
-    return command:find('tarantool', 1, true) and command:find('picodata', 1, true) and pid or nil
+    return command:find('picodata', 1, true) and pid or nil
 end
 
 local function launch(options, i)
@@ -169,7 +169,7 @@ local function launch(options, i)
     local peers = {}
     for p = 1, INSTANCES do peers[p] = address(p) end
     write_file(base .. '.yaml', yaml.encode({
-        name = name, cluster = 'demo', data_dir = base, listen = address(i), peers = peers, replication_factor = 2,
+        name = name, cluster = 'demo', data_dir = base, listen = address(i), peers = peers, replication_factor = REPLICATION_FACTOR,
         admin_password = PASSWORD, cluster_secret = PASSWORD, memtx_memory = 512 * 1024 * 1024,
     }))
     shell('sh', '-c', 'setsid nohup "$0" run "$1.yaml" </dev/null >>"$1.log" 2>&1 & echo $! > "$1.pid"',
@@ -181,31 +181,38 @@ local function last_words(dir, i)
     return ok and text:sub(-1500) or ''
 end
 
--- Waits until every instance is online and every bucket has an owner.
-local function wait_online(options)
+-- Why the cluster is not whole yet, or nil when every instance answers, is online, and every replicaset owns buckets.
+local function what_is_missing()
+    for i = 1, INSTANCES do
+        local ok, status = pcall(function() return connect(i):call('picodata.status') end)
+        if not ok then return ('i%d does not answer'):format(i) end
+        local online = 0
+        for _, instance in ipairs(status.instances) do
+            if instance.state == 'Online' then online = online + 1 end
+        end
+        if online < INSTANCES then return ('%d of %d instances are online'):format(online, INSTANCES) end
+        for _, replicaset in ipairs(status.replicasets) do
+            if replicaset.buckets == 0 then return ('replicaset %s owns no buckets'):format(replicaset.name) end
+        end
+    end
+end
+
+local function wait_whole(options)
     local deadline = clock.monotonic() + START_TIMEOUT_S
-    local state = 'no instance answers'
-    while clock.monotonic() < deadline do
+    local missing = what_is_missing()
+    while missing do
         for i = 1, INSTANCES do
             if not running(options.dir, i) then
                 error(('instance i%d has stopped:\n%s'):format(i, last_words(options.dir, i)), 0)
             end
         end
-        local ok, status = pcall(function() return connect(1):call('picodata.status') end)
-        if ok then
-            local online, buckets = 0, 0
-            for _, instance in ipairs(status.instances) do
-                if instance.state == 'Online' then online = online + 1 end
-            end
-            for _, replicaset in ipairs(status.replicasets) do
-                if replicaset.buckets > 0 then buckets = buckets + 1 end
-            end
-            if online == INSTANCES and buckets == INSTANCES / 2 then return status end
-            state = ('%d of %d instances are online'):format(online, INSTANCES)
+        if clock.monotonic() > deadline then
+            error(('the cluster is not whole after %d s: %s; see %s/*.log'):format(START_TIMEOUT_S, missing,
+                options.dir), 0)
         end
         fiber.sleep(0.05)
+        missing = what_is_missing()
     end
-    error(('the cluster is not complete after %d s: %s; see %s/*.log'):format(START_TIMEOUT_S, state, options.dir), 0)
 end
 
 -- Loading -------------------------------------------------------------------------------------------------------------
@@ -252,7 +259,7 @@ end
 -- run left half full is overwritten.
 local function load_table(files, definition, connections, half_full)
     local path = fio.pathjoin(files, definition.name .. '.csv')
-    local lines = csv.iterate(fio.open(path, {'O_RDONLY'}) or error(path .. ': ' .. errno.strerror(), 0))
+    local file = fio.open(path, {'O_RDONLY'}) or error(path .. ': ' .. errno.strerror(), 0)
     local numeric = numeric_columns(connections[1], definition.name)
     local method = half_full and 'picodata.crud.replace_many' or 'picodata.crud.insert_many'
     local batches, failure = fiber.channel(LOADERS), nil
@@ -270,7 +277,7 @@ local function load_table(files, definition, connections, half_full)
         end)
     end
     local batch, header = {}, true
-    for _, cells in lines do
+    for _, cells in csv.iterate(file) do
         if header then
             header = false
         else
@@ -282,6 +289,7 @@ local function load_table(files, definition, connections, half_full)
         end
         if failure then break end
     end
+    file:close()
     if #batch > 0 then batches:put(batch) end
     for _ = 1, LOADERS do batches:put(false) end
     for _ = 1, LOADERS do finished:get() end
@@ -338,9 +346,9 @@ function demo.start(options)
             launched = launched + 1
         end
     end
-    local status = wait_online(options)
-    print(('%d instances in %d replicasets are online (%d started now, %.1f s)'):format(#status.instances,
-        #status.replicasets, launched, clock.monotonic() - started))
+    wait_whole(options)
+    print(('%d instances in %d replicasets are online (%d started now, %.1f s)'):format(INSTANCES,
+        INSTANCES / REPLICATION_FACTOR, launched, clock.monotonic() - started))
     local connections = {}
     for i = 1, INSTANCES do connections[i] = connect(i) end
     load_all(options, connections)

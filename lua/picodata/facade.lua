@@ -69,7 +69,8 @@ end
 
 --- Opens an SQL prompt on this instance.
 function picodata.console()
-    require('picodata.console').run({execute = picodata.sql, status = picodata.status, blocking = false})
+    local eval = function(code) return loadstring(code)() end
+    require('picodata.console').run({execute = picodata.sql, status = picodata.status, eval = eval, blocking = false})
 end
 
 --- Text about all functions, or about those whose names contain `name`.

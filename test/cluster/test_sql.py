@@ -88,7 +88,7 @@ def test_metadata_names_and_types(shop):
     answer = shop[2].call("sql", "SELECT id, total, customer AS c FROM orders WHERE id = 1", [])
     assert answer["metadata"] == [
         {"name": "id", "type": "integer"},
-        {"name": "total", "type": "decimal(12,2)"},
+        {"name": "total", "type": "decimal"},
         {"name": "c", "type": "integer"},
     ]
 
@@ -148,7 +148,7 @@ ERRORS = [
     ("SELECT *\nFROM orders\nWHERE id === 3", 20100, ["line 3"]),
     ("SELECT 'open", 20100, []),
     ("", 20100, []),
-    ("SELECT 1; SELECT 2", 20100, []),
+    ("SELECT 1; SELECT 2", 20100, ["line 1, column 11"]),
     ("SELECT * FROM ordrs", 20101, ["ordrs", "orders"]),
     ("SELECT totl FROM orders", 20102, ["totl", "total"]),
     ("SELECT no_such_function(1)", 20104, ["no_such_function"]),

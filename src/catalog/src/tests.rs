@@ -2,7 +2,7 @@
 //! panics, and the parts of the state fit together after every entry.
 
 use crate::*;
-use model::{Column, ColumnType, Distribution, Engine, Index, SchemaChange, Table, TableState, Value};
+use model::{Code, Column, ColumnType, Distribution, Engine, Index, SchemaChange, Table, TableState, Value};
 use model::{InstanceName, ReplicasetName, TierName};
 use proptest::prelude::*;
 use sharding::{BucketRange, Tenure};
@@ -238,4 +238,129 @@ fn random_logs_reach_every_operation() {
     }
     assert_eq!(seen.len(), 19, "{seen:?}");
     assert!(seen.values().all(|[refused, applied]| *applied >= 5 && *refused >= 5), "{seen:?}");
+}
+
+/// A cluster of one, and a way to ask it for things.
+struct Asked(State);
+
+impl Asked {
+    fn new(replication_factor: u32) -> Self {
+        let mut asked = Self(State::default());
+        asked.ok(bootstrap(replication_factor));
+        asked
+    }
+
+    fn ask(&mut self, op: Op) -> Outcome {
+        self.0.apply(self.0.index + 1, &Entry::new(op))
+    }
+
+    fn ok(&mut self, op: Op) {
+        self.ask(op).into_result().unwrap();
+    }
+
+    fn join(&mut self, n: u8, domain: &str) -> String {
+        self.ok(Op::Join { instance: newcomer(n, 0, domain), tier: "default".into() });
+        self.0.topology.instances[&format!("i{n}").as_str().into()].replicaset.to_string()
+    }
+
+    fn error(&mut self, op: Op) -> (Code, String) {
+        let error = self.ask(op).into_result().unwrap_err();
+        (error.code, error.message)
+    }
+}
+
+#[test]
+fn newcomers_fill_replicasets_apart_from_their_kind() {
+    let mut asked = Asked::new(2);
+    let places: Vec<String> =
+        [(2, "a"), (3, "b"), (4, "b"), (5, "b"), (6, "c")].map(|(n, dc)| asked.join(n, dc)).into();
+    assert_eq!(places, ["default_2", "default_1", "default_2", "default_3", "default_3"]);
+    let uuids: BTreeSet<&str> = asked.0.topology.replicasets.values().map(|r| r.uuid.as_str()).collect();
+    assert_eq!(uuids.len(), 3);
+    assert!(uuids.iter().all(|uuid| model::value::parse_uuid(uuid).is_ok()));
+}
+
+#[test]
+fn a_name_belongs_to_its_data_until_it_is_expelled() {
+    let mut asked = Asked::new(2);
+    asked.join(2, "b");
+    let join = |n, data| Op::Join { instance: newcomer(n, data, "b"), tier: "default".into() };
+    assert_eq!(asked.error(join(2, 1)), (Code::NameTaken, "instance \"i2\" exists already, with other data".into()));
+    asked.ok(join(2, 0));
+    let instance = asked.0.topology.instances[&"i2".into()].clone();
+    assert_eq!((instance.incarnation, instance.raft_id), (2, 2));
+    // A report about the life before is too late.
+    let report = |incarnation, state| Op::SetInstanceState { instance: "i2".into(), incarnation, state };
+    assert_eq!(asked.error(report(1, InstanceState::Online)).0, Code::Conflict);
+    assert_eq!(asked.error(report(2, InstanceState::Expelled)).0, Code::Conflict);
+    asked.ok(Op::Expel { instance: "i2".into() });
+    asked.ok(report(2, InstanceState::Expelled));
+    assert_eq!(asked.error(join(2, 0)).0, Code::NoSuchInstance);
+    asked.ok(join(2, 1));
+    assert_eq!(asked.0.topology.instances[&"i2".into()].raft_id, 3);
+    let copied = Newcomer { name: "other".into(), ..newcomer(2, 1, "c") };
+    assert_eq!(asked.error(Op::Join { instance: copied, tier: "default".into() }).0, Code::NameTaken);
+}
+
+#[test]
+fn what_a_schema_change_makes_is_usable_after_the_commit_and_gone_after_an_abort() {
+    let mut asked = Asked::new(1);
+    let create = |name: &str| Op::SchemaPrepare {
+        change: SchemaChange::CreateTable { table: table(name, true) },
+        timeout_ms: 0,
+    };
+    asked.ok(create("t"));
+    assert!(asked.0.schema.operable("t").is_none());
+    assert_eq!(asked.0.schema.table("t").unwrap().id, schema::TABLE_ID_FIRST);
+    assert_eq!(asked.error(create("u")).0, Code::Conflict);
+    asked.ok(Op::SchemaCommit { id: 1 });
+    let made = asked.0.schema.operable("t").unwrap();
+    assert_eq!(asked.error(Op::SchemaCommit { id: 1 }).0, Code::Conflict);
+    assert_eq!(asked.error(create("t")).0, Code::AlreadyExists);
+    let write = |table_version| Op::GlobalWrite { table: made.id, table_version, changes: vec![1] };
+    let version = asked.0.version;
+    assert_eq!(
+        asked.ask(write(made.version)),
+        Outcome::Applied { version, changes: vec![Change::GlobalRows(made.id)] }
+    );
+    assert_eq!(asked.error(write(made.version + 1)).0, Code::SchemaChanged);
+    asked.ok(create("u"));
+    asked.ok(Op::SchemaAbort { id: 2, reason: "late".into() });
+    assert!(asked.0.schema.table("u").is_err());
+    assert_eq!(asked.0.schema.finished, BTreeMap::from([(1, None), (2, Some("late".into()))]));
+    let drop = |name: &str| Op::SchemaPrepare { change: SchemaChange::DropTable { table: name.into() }, timeout_ms: 0 };
+    assert_eq!(asked.error(drop("tt")), (Code::NoSuchTable, "there is no table \"tt\"".into()));
+    asked.ok(drop("t"));
+    asked.ok(Op::SchemaAbort { id: 3, reason: "late".into() });
+    assert!(asked.0.schema.operable("t").is_some());
+    asked.ok(create("v"));
+    assert_eq!(asked.0.schema.table("v").unwrap().id, schema::TABLE_ID_FIRST + 2, "ids are not reused");
+}
+
+#[test]
+fn a_move_ends_only_on_the_word_of_present_masters() {
+    let mut asked = Asked::new(1);
+    asked.join(2, "b");
+    asked.ok(Op::AssignBuckets { tier: "default".into(), owners: vec![(BucketRange::new(1, 30), "default_1".into())] });
+    asked.ok(Op::SetMaster { replicaset: "default_2".into(), term: 1, master: Some("i2".into()) });
+    let start = |first, last| Op::MoveStart {
+        tier: "default".into(),
+        buckets: BucketRange::new(first, last),
+        from: "default_1".into(),
+        to: "default_2".into(),
+    };
+    asked.ok(start(21, 30));
+    assert_eq!(asked.error(start(30, 30)).0, Code::Conflict);
+    let tenure = |state: &State, replicaset: &str| state.topology.tenure(&replicaset.into()).unwrap();
+    let (source, destination) = (tenure(&asked.0, "default_1"), tenure(&asked.0, "default_2"));
+    asked.ok(Op::Join { instance: newcomer(2, 0, "b"), tier: "default".into() });
+    let finish = |destination| Op::MoveFinish { id: 1, source: source.clone(), destination };
+    assert_eq!(asked.error(finish(destination)).0, Code::Conflict, "the destination has restarted");
+    let destination = tenure(&asked.0, "default_2");
+    asked.ok(finish(destination));
+    let map = asked.0.placement.map(&"default".into()).unwrap();
+    assert_eq!(map.lookup(21).map(|r| (r.replicaset.as_str(), r.epoch)), Some(("default_2", 2)));
+    assert_eq!(asked.error(Op::MoveAbort { id: 1, reason: String::new() }).0, Code::Conflict);
+    asked.ok(Op::MoveDone { id: 1 });
+    assert!(asked.0.placement.moves.is_empty());
 }

@@ -43,6 +43,7 @@ local FUNCTIONS = {
     {'bucket_id', 'table, key', 'the bucket of a primary key'},
     {'expel', 'name', 'removes an instance from the cluster for good'},
     {'set_weight', 'replicaset, weight', 'sets how large a share of the buckets a replicaset takes'},
+    {'set_setting', 'name, value', 'changes a setting of the cluster; nil resets it'},
 }
 
 -- Packs the arguments with the missing ones kept as nulls: a Lua table alone would lose them.

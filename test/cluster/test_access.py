@@ -14,6 +14,7 @@ REQUEST_TYPE, SYNC, FUNCTION, TUPLE = 0x00, 0x01, 0x22, 0x21
 CALL = 0x0A
 FUNCTIONS = [
     "sql", "status", "create_table", "drop_table", "create_index", "call", "bucket_id", "expel", "set_weight",
+    "set_setting",
     "crud.insert", "crud.insert_many", "crud.replace", "crud.replace_many", "crud.get", "crud.update", "crud.upsert",
     "crud.delete", "crud.select", "crud.count",
 ]  # fmt: skip
@@ -128,7 +129,7 @@ def test_random_arguments_break_nothing(cluster):
 
     raw = Raw(cluster[2])
     for _ in range(1500):
-        function = rng.choice([f for f in FUNCTIONS if f not in ("expel", "set_weight", "status")])
+        function = rng.choice([f for f in FUNCTIONS if f not in ("expel", "set_weight", "set_setting", "status")])
         raw.call(f"picodata.{function}", msgpack.packb([value() for _ in range(rng.randrange(5))]))
     raw.close()
     for instance in cluster:

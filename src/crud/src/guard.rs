@@ -6,6 +6,7 @@
 
 use model::{BucketId, Code, Error, Result};
 use sharding::BucketRange;
+use std::collections::BTreeSet;
 
 /// What this instance does with a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -41,13 +42,23 @@ pub struct BucketGuard {
     instance: String,
     scans: Vec<(ScanId, Vec<BucketRange>)>,
     scans_opened: u64,
+    /// Ranges that are being copied, and which of their buckets were written to since they were last copied.
+    copied: Vec<(BucketRange, BTreeSet<BucketId>)>,
 }
 
 impl BucketGuard {
     /// A guard that knows no bucket yet and refuses everything.
     pub fn new(instance: impl Into<String>) -> Self {
         let instance = instance.into();
-        Self { slots: Vec::new(), is_master: false, version: 0, instance, scans: Vec::new(), scans_opened: 0 }
+        Self {
+            slots: Vec::new(),
+            is_master: false,
+            version: 0,
+            instance,
+            scans: Vec::new(),
+            scans_opened: 0,
+            copied: Vec::new(),
+        }
     }
 
     /// The catalog version that the states come from; refusals carry it.
@@ -114,6 +125,7 @@ impl BucketGuard {
         match (state, self.slots.get_mut(bucket as usize)) {
             (BucketState::Active, Some(slot)) => {
                 slot.writes_in_flight += 1;
+                self.touch(bucket);
                 Ok(())
             }
             (BucketState::ReadOnly, _) => Err(self.locked(bucket)),
@@ -127,7 +139,34 @@ impl BucketGuard {
         if let Some(slot) = self.slots.get_mut(bucket as usize) {
             debug_assert!(slot.writes_in_flight > 0, "a write to bucket {bucket} ended twice");
             slot.writes_in_flight = slot.writes_in_flight.saturating_sub(1);
+            // What was undone was seen by a copy that was made meanwhile.
+            self.touch(bucket);
         }
+    }
+
+    #[inline]
+    fn touch(&mut self, bucket: BucketId) {
+        for (range, touched) in &mut self.copied {
+            if range.contains(bucket) {
+                touched.insert(bucket);
+            }
+        }
+    }
+
+    /// From now on remembers which buckets of the range are written to.
+    pub fn begin_copy(&mut self, buckets: BucketRange) {
+        self.end_copy(buckets);
+        self.copied.push((buckets, BTreeSet::new()));
+    }
+
+    pub fn end_copy(&mut self, buckets: BucketRange) {
+        self.copied.retain(|(range, _)| *range != buckets);
+    }
+
+    /// The buckets of the range that were written to since this was last asked.
+    pub fn take_touched(&mut self, buckets: BucketRange) -> BTreeSet<BucketId> {
+        let copied = self.copied.iter_mut().find(|(range, _)| *range == buckets);
+        copied.map(|(_, touched)| std::mem::take(touched)).unwrap_or_default()
     }
 
     /// How many writes to these buckets have begun and not ended. A move waits for 0 after it has made them read-only.

@@ -8,7 +8,7 @@ use crate::node::{self, Me, Node};
 use crate::raft::{Machine, Published, Runtime, disk, machine};
 use crate::schema_work::{self, SchemaWork};
 use crate::start::lua;
-use crate::{bridge, doors, global_rows, governing, query};
+use crate::{bridge, doors, global_rows, governing, moving, query};
 use boot::Config;
 use catalog::{Change, State};
 use consensus::Log;
@@ -84,6 +84,7 @@ fn on_change(state: &Arc<State>, changes: &[Change]) {
     query::on_change(node, state);
     mastership::on_change(node, state);
     schema_work::on_change(node, changes);
+    moving::on_change(node, state);
     governing::on_change();
 }
 

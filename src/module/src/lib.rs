@@ -12,6 +12,7 @@ mod global_rows;
 mod governing;
 mod host;
 mod mastership;
+mod moving;
 mod net;
 mod node;
 mod propose;

@@ -80,5 +80,7 @@ fn follow(node: &'static Node) -> Result<()> {
         node.facts.changed.notify_all();
         node.storage_changed.notify_all();
     }
-    router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)
+    router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)?;
+    crate::moving::on_change(node, &node.state());
+    Ok(())
 }

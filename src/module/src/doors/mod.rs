@@ -10,7 +10,7 @@ pub mod table;
 pub mod tables;
 
 use crate::host::door;
-use crate::{crud, facts, governing, propose, query, schema_change};
+use crate::{crud, facts, governing, moving, propose, query, schema_change};
 
 /// Opens all doors of these rooms. They answer `NotReady` until the instance is a member.
 pub fn open() {
@@ -25,6 +25,8 @@ pub fn open() {
     crud::open();
     crud::open_for_peers();
     query::open();
+    door::register(moving::PULL_DOOR, moving::serve_pull);
+    door::register(moving::RELEASE_DOOR, moving::serve_release);
     door::register(raft::DOOR, raft::serve);
     door::register(schema_change::CATCH_UP_DOOR, schema_change::serve_catch_up);
     door::register(propose::DOOR, propose::serve);

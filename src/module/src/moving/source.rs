@@ -1,0 +1,264 @@
+//! The side that gives buckets away: answers pulls, closes, deletes its copy.
+
+use super::{my_tenure, rows, view};
+use crate::host::{Call, Deadline, fiber};
+use crate::node::Node;
+use crate::start::join::{decode, encode};
+use crate::storage::{self, Storage};
+use catalog::{Move, MoveId, Op, State};
+use model::msgpack::{Reader, write_array_len, write_bin, write_bool};
+use model::{BucketId, Code, Error, ReplicasetName, Result};
+use sharding::moves::{Answer, MoveView, Pull, Pulled, Source, SourceCommand, SourceState, Tenure};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// Buckets that were written to and go with one slice while the copy is being made.
+const TOUCHED_MAX: usize = 4;
+/// After so many slices behind the scan, all that is left goes at once, however long the buckets are closed for it.
+const SLICES_BEHIND_MAX: u32 = 50;
+/// How long writes under way may take to end when buckets close.
+const CLOSE_TIMEOUT_MS: u64 = 2_000;
+const PROPOSE_TIMEOUT_MS: u64 = 5_000;
+
+struct Leaving {
+    record: Move,
+    machine: Source<BucketId, BucketId>,
+    /// Written to since they were last sent, as the machine has them.
+    pending: BTreeSet<BucketId>,
+    /// The scan has seen every bucket.
+    is_scanned: bool,
+    slices_behind: u32,
+    /// The latest slice, in case its answer was lost.
+    latest: Vec<u8>,
+    is_busy: bool,
+}
+
+thread_local! {
+    static LEAVING: RefCell<HashMap<MoveId, (Tenure, Rc<RefCell<Leaving>>)>> = RefCell::default();
+}
+
+/// This instance is no master any more: what it promised is void.
+pub fn forget_all() {
+    LEAVING.with_borrow_mut(HashMap::clear);
+}
+
+/// The catalog changed: every move out of here has a machine, which is told.
+pub fn on_change(node: &'static Node, state: &State, me: &Tenure, replicaset: &ReplicasetName) {
+    let mut work = Vec::new();
+    LEAVING.with_borrow_mut(|leaving| {
+        leaving.retain(|_, (tenure, _)| tenure == me);
+        for m in state.placement.moves.values().filter(|m| m.from == *replicaset) {
+            leaving.entry(m.id).or_insert_with(|| {
+                let (machine, commands) = Source::new(me.clone(), &view(state, m));
+                let leaving = Rc::new(RefCell::new(Leaving {
+                    record: m.clone(),
+                    machine,
+                    pending: BTreeSet::new(),
+                    is_scanned: false,
+                    slices_behind: 0,
+                    latest: Vec::new(),
+                    is_busy: false,
+                }));
+                work.push((Rc::clone(&leaving), commands));
+                (me.clone(), leaving)
+            });
+        }
+        for (_, one) in leaving.values() {
+            let mut it = one.borrow_mut();
+            let before = it.machine.state();
+            let seen = view(state, &it.record);
+            let commands = it.machine.applied(&seen);
+            if before != it.machine.state() && it.machine.state() == SourceState::Active {
+                reopen(&it.record);
+            }
+            drop(it);
+            work.push((Rc::clone(one), commands));
+        }
+        leaving.retain(|id, (_, one)| state.placement.moves.contains_key(id) || one.borrow().machine.state() != SourceState::Gone);
+    });
+    for (one, commands) in work {
+        if commands.contains(&SourceCommand::DeleteCopy) {
+            let spawned = fiber::spawn("pico_move_drop", move || delete_copy(node, &one));
+            if let Err(error) = spawned {
+                log::warn!("moves: no fiber: {error}");
+            }
+        }
+    }
+}
+
+fn reopen(record: &Move) {
+    if let Ok(storage) = storage::get() {
+        storage.guard.borrow_mut().end_copy(record.buckets);
+        storage.reopen(record.id, record.buckets);
+    }
+}
+
+/// Deletes the rows when no scan needs them, and tells the catalog.
+fn delete_copy(node: &'static Node, leaving: &Rc<RefCell<Leaving>>) {
+    let record = leaving.borrow().record.clone();
+    let work = || -> Result<()> {
+        let storage = storage::get()?;
+        storage.guard.borrow_mut().end_copy(record.buckets);
+        storage.wait_unread(record.buckets, Deadline::NEVER)?;
+        rows::delete(record.buckets)?;
+        for command in leaving.borrow().machine.deleted() {
+            if command == SourceCommand::ProposeDone {
+                node.propose(Op::MoveDone { id: record.id }, Deadline::after_ms(PROPOSE_TIMEOUT_MS))?;
+            }
+        }
+        Ok(())
+    };
+    // Another master, or this one after a restart, does it again when it fails.
+    while let Err(error) = work() {
+        log::warn!("move {}: the copy that is left is not deleted yet: {error}", record.id);
+        if my_tenure(node, &node.state()).is_none() || !node.state().placement.moves.contains_key(&record.id) {
+            return;
+        }
+        fiber::sleep(0.5);
+    }
+}
+
+fn find(id: MoveId) -> Result<Rc<RefCell<Leaving>>> {
+    let found = LEAVING.with_borrow(|leaving| leaving.get(&id).map(|(_, one)| Rc::clone(one)));
+    found.ok_or_else(|| Error::new(Code::NotReady, format!("move {id} is not known on this instance yet")))
+}
+
+/// Takes `[id, pull]`, answers `[pulled, payload]`.
+pub fn serve_pull(node: &'static Node, call: &mut Call<'_>) -> Result<()> {
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let id = reader.uint()?;
+    let pull: Pull = decode(reader.bin()?)?;
+    let leaving = find(id)?;
+    if std::mem::replace(&mut leaving.borrow_mut().is_busy, true) {
+        return Err(Error::new(Code::NotReady, "another slice of this move is being read"));
+    }
+    let answer = answer_pull(node, &leaving, &pull);
+    leaving.borrow_mut().is_busy = false;
+    let reply = answer?;
+    call.reply(&reply)
+}
+
+fn answer_pull(node: &'static Node, leaving: &Rc<RefCell<Leaving>>, pull: &Pull) -> Result<Vec<u8>> {
+    let storage = storage::get()?;
+    let record = leaving.borrow().record.clone();
+    if pull.have == 0 {
+        storage.guard.borrow_mut().begin_copy(record.buckets);
+        let mut it = leaving.borrow_mut();
+        (it.is_scanned, it.slices_behind) = (false, 0);
+        it.pending.clear();
+    }
+    let closes = leaving.borrow_mut().closes_with_next(storage);
+    if closes {
+        // The last slice is read when no write is under way any more.
+        if let Err(error) = storage.close(record.id, record.buckets, Deadline::after_ms(CLOSE_TIMEOUT_MS)) {
+            storage.reopen(record.id, record.buckets);
+            return Err(error);
+        }
+    }
+    let state = node.state();
+    let mut it = leaving.borrow_mut();
+    let reply = it.slice(storage, &view(&state, &record), pull, closes);
+    // A destination that was replaced meanwhile gets no last slice.
+    if closes && it.machine.state() != SourceState::Closed {
+        storage.reopen(record.id, record.buckets);
+    }
+    reply
+}
+
+impl Leaving {
+    /// Takes over which buckets were written to.
+    fn note_touched(&mut self, storage: &Storage) {
+        let touched = storage.guard.borrow_mut().take_touched(self.record.buckets);
+        if self.machine.writes() {
+            touched.iter().for_each(|bucket| self.machine.wrote(*bucket));
+            self.pending.extend(touched);
+        }
+    }
+
+    /// Whether so little is left that the buckets can be closed for it.
+    fn closes_with_next(&mut self, storage: &Storage) -> bool {
+        self.note_touched(storage);
+        let is_little = self.pending.len() <= TOUCHED_MAX || self.slices_behind >= SLICES_BEHIND_MAX;
+        self.is_scanned && self.machine.state() == SourceState::Sending && is_little
+    }
+
+    /// Reads the next slice and encodes the answer. Does not yield, so that no write comes between the parts of it.
+    fn slice(&mut self, storage: &Storage, seen: &MoveView, pull: &Pull, closes: bool) -> Result<Vec<u8>> {
+        self.note_touched(storage);
+        let buckets = self.record.buckets;
+        let beyond = buckets.last + 1;
+        let (mut payload, mut count, mut read) = (Vec::new(), 0, Ok(false));
+        let keys_max = if closes { usize::MAX } else { TOUCHED_MAX };
+        // The scan is over when buckets are closed, and not before, so that only then a slice can be the last.
+        let answer = self.machine.pull(seen, pull, keys_max, |from| match from.copied().unwrap_or(buckets.first) {
+            from if from == beyond => (!closes).then_some(beyond),
+            from => match rows::read_slice(buckets, from, &mut payload) {
+                Ok((buckets, next)) => {
+                    count += buckets;
+                    read = Ok(next.is_none());
+                    Some(next.unwrap_or(beyond))
+                }
+                Err(error) => {
+                    read = Err(error);
+                    Some(from)
+                }
+            },
+        });
+        match read {
+            Ok(is_over) => self.is_scanned |= is_over,
+            Err(error) => {
+                self.machine.give_up_copy();
+                return Err(error);
+            }
+        }
+        let pulled = match answer {
+            Answer::SendAgain => return Ok(self.latest.clone()),
+            Answer::Nothing => return Err(Error::new(Code::Conflict, "the pull is one from long ago")),
+            Answer::Send(pulled) => pulled,
+        };
+        if let Pulled::Slice { changed, .. } = &pulled {
+            let changed: BTreeSet<BucketId> = changed.iter().copied().collect();
+            rows::read_buckets(&changed, &mut payload)?;
+            count += changed.len();
+            self.pending.retain(|bucket| !changed.contains(bucket));
+            self.slices_behind += u32::from(self.is_scanned);
+        }
+        let reply = encode_answer(&pulled, count, &payload)?;
+        if matches!(pulled, Pulled::Slice { .. }) {
+            self.latest.clone_from(&reply);
+        }
+        Ok(reply)
+    }
+}
+
+fn encode_answer(pulled: &Pulled<BucketId>, count: usize, payload: &[u8]) -> Result<Vec<u8>> {
+    let mut reply = Vec::with_capacity(payload.len() + 256);
+    write_array_len(&mut reply, 2);
+    write_bin(&mut reply, &encode(pulled)?);
+    write_array_len(&mut reply, count);
+    reply.extend_from_slice(payload);
+    Ok(reply)
+}
+
+/// Takes `[id, index]`: answers whether this instance has applied the log so far and serves the buckets no more.
+pub fn serve_release(node: &'static Node, call: &mut Call<'_>) -> Result<()> {
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let id = reader.uint()?;
+    let finish_index = reader.uint()?;
+    node.raft.wait_applied(finish_index, Deadline::after_ms(PROPOSE_TIMEOUT_MS));
+    let state = node.state();
+    let is_released = match find(id) {
+        Ok(leaving) => {
+            let it = leaving.borrow();
+            it.machine.may_release(&view(&state, &it.record), finish_index)
+        }
+        // The record is gone, or this master never served the buckets.
+        Err(_) => state.index >= finish_index,
+    };
+    let mut reply = Vec::new();
+    write_bool(&mut reply, is_released);
+    call.reply(&reply)
+}

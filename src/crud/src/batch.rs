@@ -256,7 +256,9 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         } else if layout.table.engine == Engine::Vinyl {
             // Vinyl deletes without looking.
             let is_found = self.store.get(space, key, out)?;
-            self.store.delete(space, key, None)?;
+            if is_found {
+                self.store.delete(space, key, None)?;
+            }
             is_found
         } else {
             self.store.delete(space, key, Some(out))?
@@ -307,13 +309,32 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     fn upsert(&mut self, layout: &Layout, tuple: &[u8], key: &[u8], operations: &[u8], check: bool) -> Result<()> {
         self.begin_write(layout, tuple)?;
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        let result = self.update_checked(layout, key, operations, check, &mut scratch);
+        let result = self.update_if_there(layout, key, operations, check, &mut scratch);
         self.scratch = scratch;
         if !result? {
             self.store.insert(layout.table.id, tuple)?;
         }
         Ok(())
+    }
+
+    /// Vinyl of this host damages its list of writers when a statement that changes nothing, such as an update without
+    /// a row, is followed by another one in the same transaction: there the row is looked for first.
+    fn update_if_there(
+        &mut self,
+        layout: &Layout,
+        key: &[u8],
+        operations: &[u8],
+        check: bool,
+        scratch: &mut Vec<u8>,
+    ) -> Result<bool> {
+        scratch.clear();
+        if layout.table.engine == Engine::Vinyl {
+            if !self.store.get(layout.table.id, key, scratch)? {
+                return Ok(false);
+            }
+            scratch.clear();
+        }
+        self.update_checked(layout, key, operations, check, scratch)
     }
 
     fn rows(&mut self, layout: &Layout, verb: Verb, mut payload: Reader<'_>, out: &mut Vec<u8>) -> Result<()> {

@@ -116,39 +116,29 @@ impl KeyHasher {
     /// Takes one field from MessagePack, as box stores it. Text needs not be UTF-8.
     ///
     /// Errors: `Argument` for broken bytes, `WrongType` for arrays, maps and foreign extensions.
+    #[inline]
     pub fn push_raw(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        let object = reader.raw()?;
-        let (&marker, body) = object.split_first().ok_or_else(broken)?;
+        let (marker, payload, rest) = split_scalar(reader.rest())?;
         match marker {
             0x00..=0x7f => self.integer(i64::from(marker)),
             0xe0..=0xff => self.integer(i64::from(marker as i8)),
             0xc0 => self.chain(TAG_NULL, &[]),
             0xc2 | 0xc3 => self.chain(TAG_BOOLEAN, &[marker & 1]),
-            0xcc => self.integer(i64::from(u8::from_be_bytes(fixed(body)?))),
-            0xcd => self.integer(i64::from(u16::from_be_bytes(fixed(body)?))),
-            0xce => self.integer(i64::from(u32::from_be_bytes(fixed(body)?))),
-            0xcf => self.unsigned(u64::from_be_bytes(fixed(body)?)),
-            0xd0 => self.integer(i64::from(i8::from_be_bytes(fixed(body)?))),
-            0xd1 => self.integer(i64::from(i16::from_be_bytes(fixed(body)?))),
-            0xd2 => self.integer(i64::from(i32::from_be_bytes(fixed(body)?))),
-            0xd3 => self.integer(i64::from_be_bytes(fixed(body)?)),
-            0xca => self.double(f64::from(f32::from_be_bytes(fixed(body)?))),
-            0xcb => self.double(f64::from_be_bytes(fixed(body)?)),
-            0xa0..=0xbf => self.chain(TAG_TEXT, body),
-            0xd9 => self.chain(TAG_TEXT, after(body, 1)?),
-            0xda => self.chain(TAG_TEXT, after(body, 2)?),
-            0xdb => self.chain(TAG_TEXT, after(body, 4)?),
-            0xc4 => self.chain(TAG_BYTES, after(body, 1)?),
-            0xc5 => self.chain(TAG_BYTES, after(body, 2)?),
-            0xc6 => self.chain(TAG_BYTES, after(body, 4)?),
-            0xd4..=0xd8 => self.extension(body)?,
-            0xc7 => self.extension(after(body, 1)?)?,
-            0xc8 => self.extension(after(body, 2)?)?,
-            0xc9 => self.extension(after(body, 4)?)?,
-            0x90..=0x9f | 0xdc | 0xdd => return Err(not_a_key("an array")),
-            0x80..=0x8f | 0xde | 0xdf => return Err(not_a_key("a map")),
-            0xc1 => return Err(broken()),
+            0xcc => self.integer(i64::from(u8::from_be_bytes(fixed(payload)?))),
+            0xcd => self.integer(i64::from(u16::from_be_bytes(fixed(payload)?))),
+            0xce => self.integer(i64::from(u32::from_be_bytes(fixed(payload)?))),
+            0xcf => self.unsigned(u64::from_be_bytes(fixed(payload)?)),
+            0xd0 => self.integer(i64::from(i8::from_be_bytes(fixed(payload)?))),
+            0xd1 => self.integer(i64::from(i16::from_be_bytes(fixed(payload)?))),
+            0xd2 => self.integer(i64::from(i32::from_be_bytes(fixed(payload)?))),
+            0xd3 => self.integer(i64::from_be_bytes(fixed(payload)?)),
+            0xca => self.double(f64::from(f32::from_be_bytes(fixed(payload)?))),
+            0xcb => self.double(f64::from_be_bytes(fixed(payload)?)),
+            0xa0..=0xbf | 0xd9..=0xdb => self.chain(TAG_TEXT, payload),
+            0xc4..=0xc6 => self.chain(TAG_BYTES, payload),
+            _ => self.extension(payload)?,
         }
+        *reader = Reader::new(rest);
         Ok(())
     }
 
@@ -217,8 +207,33 @@ fn fixed<const N: usize>(body: &[u8]) -> Result<[u8; N]> {
     body.try_into().map_err(|_| broken())
 }
 
-fn after(body: &[u8], header: usize) -> Result<&[u8]> {
-    body.get(header..).ok_or_else(broken)
+/// Splits off the first object: its marker, what it holds (for an extension with its type in front), and the rest. The
+/// shared reader's `raw` knows arrays and maps too, which costs more than all the rest of the hash.
+#[inline]
+fn split_scalar(bytes: &[u8]) -> Result<(u8, &[u8], &[u8])> {
+    let (&marker, body) = bytes.split_first().ok_or_else(broken)?;
+    let (header, extra) = match marker {
+        0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => (0, 0),
+        0xcc | 0xd0 => (0, 1),
+        0xcd | 0xd1 => (0, 2),
+        0xca | 0xce | 0xd2 => (0, 4),
+        0xcb | 0xcf | 0xd3 => (0, 8),
+        0xa0..=0xbf => (0, usize::from(marker & 31)),
+        0xd4..=0xd8 => (0, 1 + (1 << (marker - 0xd4))),
+        0xc4 | 0xd9 => (1, 0),
+        0xc5 | 0xda => (2, 0),
+        0xc6 | 0xdb => (4, 0),
+        0xc7 => (1, 1),
+        0xc8 => (2, 1),
+        0xc9 => (4, 1),
+        0x90..=0x9f | 0xdc | 0xdd => return Err(not_a_key("an array")),
+        0x80..=0x8f | 0xde | 0xdf => return Err(not_a_key("a map")),
+        0xc1 => return Err(broken()),
+    };
+    let (length, body) = body.split_at_checked(header).ok_or_else(broken)?;
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let (payload, rest) = body.split_at_checked(length + extra).ok_or_else(broken)?;
+    Ok((marker, payload, rest))
 }
 
 fn broken() -> Error {

@@ -69,6 +69,9 @@ fn arrow(error: &ArrowError) -> Error {
         ArrowError::ArithmeticOverflow(_) => {
             Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type")
         }
+        ArrowError::CastError(message) if message.starts_with("Can't cast value") => {
+            Error::new(Code::ValueOutOfRange, "a number does not fit the type that it is cast to")
+        }
         ArrowError::CastError(message) | ArrowError::ParseError(message) => {
             Error::new(Code::WrongType, first_line(message))
         }
@@ -112,9 +115,16 @@ fn plan(message: &str) -> Error {
             near => error.with_hint(format!("did you mean \"{near}\"?")),
         };
     }
-    let code =
-        if message.contains("type") || message.contains("coerce") { Code::WrongType } else { Code::InvalidStatement };
-    Error::new(code, message)
+    let function = message.strip_prefix("Internal error: ").unwrap_or(&message).strip_prefix("Function ");
+    if let Some((name, _)) = function.and_then(|rest| rest.split_once(" failed to match")) {
+        let name = name.trim_matches('\'');
+        return Error::new(Code::WrongType, format!("function \"{name}\" does not take values of these types"));
+    }
+    if message.contains("No value found for placeholder") {
+        return Error::new(Code::Argument, "the query has a parameter that no value was given for");
+    }
+    let is_type = ["type", "coerce", "coercion", "Cannot cast"].iter().any(|word| message.contains(word));
+    Error::new(if is_type { Code::WrongType } else { Code::InvalidStatement }, message)
 }
 
 fn execution(message: &str) -> Error {

@@ -7,8 +7,10 @@
 //!
 //! Everything here needs a deep stack and takes its time: it runs on the threads of `runtime`, never on a fiber.
 
+mod arithmetic;
 mod codec;
 mod decode;
+mod depth;
 pub mod encode;
 pub mod errors;
 pub mod explain;
@@ -115,6 +117,11 @@ impl Engine {
         Self { session: Session::new(), pool: Arc::new(GreedyMemoryPool::new(memory_bytes_max)) }
     }
 
+    /// What all queries hold now.
+    pub fn memory_bytes(&self) -> usize {
+        self.pool.reserved()
+    }
+
     /// Runs a query. Dropping the future cancels it everywhere.
     pub async fn query(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<QueryOutput> {
         let limits = input.limits;
@@ -180,6 +187,7 @@ impl Engine {
 
     /// The logical plan with parameters and scalar subqueries as literals.
     async fn logical(&self, running: &Running, input: &QueryInput) -> Result<LogicalPlan> {
+        depth::check(&input.query)?;
         let plan = self.session.logical(&running.site.schema, &input.query, &input.params)?;
         self.without_subqueries(running, plan).await
     }

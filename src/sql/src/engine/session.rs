@@ -1,5 +1,6 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
+use super::arithmetic::{CheckedArithmetic, functions};
 use super::errors::translate;
 use super::memory::QueryPool;
 use super::provider::Names;
@@ -60,8 +61,11 @@ impl Session {
         // Nothing spills to disk: what does not fit its memory is refused.
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().unwrap_or_default();
-        let state = SessionStateBuilder::new().with_config(config()).with_default_features().build();
-        Self { state, runtime }
+        let mut builder = SessionStateBuilder::new().with_config(config()).with_default_features();
+        builder.scalar_functions().get_or_insert_default().extend(functions());
+        // First, so that the engine's own planners get what it leaves.
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(CheckedArithmetic::new()));
+        Self { state: builder.build(), runtime }
     }
 
     /// Names resolved, types not yet checked.
@@ -70,9 +74,6 @@ impl Session {
         let names = Names { state: &self.state, schema: schema.clone(), scans };
         let planner = SqlToRel::new_with_options(&names, parser_options());
         let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone()))).map_err(translate)?;
-        if params.is_empty() {
-            return Ok(plan);
-        }
         let params = params.iter().map(|value| scalar_of(value).map(Into::into)).collect::<Result<Vec<_>>>()?;
         plan.with_param_values(ParamValues::List(params)).map_err(translate)
     }

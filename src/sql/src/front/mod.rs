@@ -3,9 +3,10 @@
 //! In: a statement's text, its parameters, a version of the schema. Out: for statements on a key or a few a
 //! `PointPlan`, which the router carries out on the tx thread; for schema changes a `SchemaChange`; for everything else
 //! a query without placeholders for the engine, and the row changes that come of its answer. Nothing here knows the
-//! query engine but `execute`, which calls it.
+//! query engine but `bridge`, which calls it.
 
 pub mod balance;
+pub mod bridge;
 pub mod cache;
 pub mod change;
 pub mod ddl;

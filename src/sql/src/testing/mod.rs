@@ -11,4 +11,4 @@ mod store;
 
 pub use cluster::{FragmentRunner, MemoryCluster, MemoryNode};
 pub use schema::{MemorySchema, TIER, TableBuilder};
-pub use store::Store;
+pub use store::{Store, encode as encode_tuple};

@@ -63,7 +63,7 @@ fn parameters_stand_for_values() {
     query.params = vec![Value::Integer(5), Value::Decimal(model::Decimal::new(-1, 0))];
     assert_eq!(shown(&cluster.run_at(0, query).unwrap()).len(), 1);
     let error = cluster.run_at(0, input("SELECT name FROM item WHERE id = $1")).unwrap_err();
-    assert_eq!(error.code, Code::InvalidStatement, "{error}");
+    assert_eq!(error.code, Code::Argument, "{error}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //! where the query engine works alone. All four have to agree.
 
 mod answers;
+mod bounds;
+mod faults;
+mod speed;
 
 use super::{Engine, Limits, QueryInput, QueryOutput, runtime};
 use crate::cluster::{Cluster, Frames};

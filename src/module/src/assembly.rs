@@ -1,7 +1,7 @@
 //! Puts the rooms together: Raft on the local spaces, the catalog, and everybody who acts on its changes.
 
 use crate::facts::Facts;
-use crate::host::{Event, clock};
+use crate::host::{Event, clock, guard};
 use crate::mastership::{self, Mastership};
 use crate::net::{Pool, SERVICE_USER};
 use crate::node::{self, Me, Node};
@@ -78,14 +78,21 @@ fn seed(me: &Me) -> u64 {
     clock::precise_ns().rotate_left(32) ^ me.raft_id
 }
 
-/// After each transaction of Raft, on its fiber: tells everybody, waits for nobody.
+/// After each transaction of Raft, on its fiber: tells everybody, waits for nobody. What goes wrong with one is logged
+/// and does not keep the news from the others, nor stop Raft.
 fn on_change(state: &Arc<State>, changes: &[Change]) {
     let Ok(node) = node::get() else { return };
-    query::on_change(node, state);
-    mastership::on_change(node, state);
-    schema_work::on_change(node, changes);
-    moving::on_change(node, state);
-    governing::on_change();
+    let tell = |f: &dyn Fn()| {
+        let _ = guard::contain(|| {
+            f();
+            Ok(())
+        });
+    };
+    tell(&|| query::on_change(node, state));
+    tell(&|| mastership::on_change(node, state));
+    tell(&|| schema_work::on_change(node, changes));
+    tell(&|| moving::on_change(node, state));
+    tell(&|| governing::on_change());
 }
 
 /// Raft's messages over the pool's connections.

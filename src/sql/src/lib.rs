@@ -3,6 +3,5 @@
 pub mod cluster;
 pub mod engine;
 pub mod front;
-pub mod limited;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -102,10 +102,10 @@ fn delete_copy(node: &'static Node, leaving: &Rc<RefCell<Leaving>>) {
         storage.guard.borrow_mut().end_copy(record.buckets);
         storage.wait_unread(record.buckets, Deadline::NEVER)?;
         rows::delete(record.buckets)?;
-        for command in leaving.borrow().machine.deleted() {
-            if command == SourceCommand::ProposeDone {
-                node.propose(Op::MoveDone { id: record.id }, Deadline::after_ms(PROPOSE_TIMEOUT_MS))?;
-            }
+        // Nothing is borrowed while the proposal waits.
+        let commands = leaving.borrow().machine.deleted();
+        if commands.contains(&SourceCommand::ProposeDone) {
+            node.propose(Op::MoveDone { id: record.id }, Deadline::after_ms(PROPOSE_TIMEOUT_MS))?;
         }
         Ok(())
     };

@@ -144,7 +144,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let sql = Sql::get()?;
     let until = deadline.instant();
     let answer = bridge::run(deadline, async move {
-        let frames = sql.engine.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
+        let frames = sql.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let answer = collect(Box::new(frames), number).await?;
         if running(|fragments| fragments.contains_key(&number)) {

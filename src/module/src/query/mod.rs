@@ -19,10 +19,9 @@ use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
 use sql::engine::Engine;
 use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
-use sql::limited::LimitedEngine;
+use sql::front::bridge::EngineQueries;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ const POOL_BYTES: usize = 2 << 30;
 
 /// What worker threads run statements with. One an instance.
 pub struct Sql {
-    pub engine: Arc<LimitedEngine>,
+    pub engine: Arc<Engine>,
     pub cluster: Arc<dyn sql::cluster::Cluster>,
     pub executor: Executor,
 }
@@ -44,14 +43,15 @@ static SQL: OnceLock<Sql> = OnceLock::new();
 impl Sql {
     /// Errors: `NotReady` before this instance is a member.
     pub fn get() -> Result<&'static Sql> {
-        node::get()?;
+        let node = node::get()?;
         Ok(SQL.get_or_init(|| {
-            let engine = Arc::new(LimitedEngine {
-                engine: Arc::new(Engine::new(POOL_BYTES)),
-                rows_max: AtomicUsize::new(1_000_000),
-                memory_bytes_max: AtomicUsize::new(512 << 20),
-            });
-            let executor = Executor::new(Arc::clone(&engine) as Arc<dyn sql::front::QueryEngine>, Limits::default());
+            // Limits are those of the settings when the first statement comes.
+            let state = node.state();
+            let memory_bytes_max = state.settings.count(Setting::SqlMemoryMaxMb) << 20;
+            let limits = Limits { result_rows_max: state.settings.count(Setting::SqlRowsMax), ..Limits::default() };
+            let engine = Arc::new(Engine::new(POOL_BYTES.max(memory_bytes_max)));
+            let queries = EngineQueries { engine: Arc::clone(&engine), memory_bytes_max };
+            let executor = Executor::new(Arc::new(queries), limits);
             Sql { engine, cluster: Arc::new(cluster::ModuleCluster), executor }
         }))
     }
@@ -71,14 +71,9 @@ pub fn open() {
     door::register(fragments::CANCEL_DOOR, fragments::serve_cancel);
 }
 
-/// Takes over the cluster's limits. Called on the tx thread when the catalog has changed.
+/// The catalog changed. Called on the tx thread.
 pub fn on_change(node: &Node, state: &Arc<State>) {
     schema::publish(state, &node.me.name);
-    if let Some(sql) = SQL.get() {
-        let settings = &state.settings;
-        sql.engine.rows_max.store(settings.count(Setting::SqlRowsMax), Ordering::Relaxed);
-        sql.engine.memory_bytes_max.store(settings.count(Setting::SqlMemoryMaxMb) << 20, Ordering::Relaxed);
-    }
 }
 
 /// The arguments of `picodata.sql`.

@@ -101,8 +101,8 @@ def let_guest_in(cluster):
 
 
 def make_router(cluster):
-    """Takes all buckets from the first instance, and answers it and the others."""
-    router, *storages = cluster
+    """Takes all buckets from the last instance, and answers it and the others."""
+    *storages, router = cluster
     mine = next(i["replicaset"] for i in router.status()["instances"] if i["name"] == router.name)
     router.call("set_weight", mine, 0)
 

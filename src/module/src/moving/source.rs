@@ -75,7 +75,9 @@ pub fn on_change(node: &'static Node, state: &State, me: &Tenure, replicaset: &R
             drop(it);
             work.push((Rc::clone(one), commands));
         }
-        leaving.retain(|id, (_, one)| state.placement.moves.contains_key(id) || one.borrow().machine.state() != SourceState::Gone);
+        leaving.retain(|id, (_, one)| {
+            state.placement.moves.contains_key(id) || one.borrow().machine.state() != SourceState::Gone
+        });
     });
     for (one, commands) in work {
         if commands.contains(&SourceCommand::DeleteCopy) {

@@ -4,7 +4,7 @@
 use model::{Result, Value};
 use sql::cluster::Cluster;
 use sql::engine::{Engine, runtime};
-use sql::front::bridge::EngineQueries;
+use sql::front::bridge::{EngineQueries, QueryBounds};
 use sql::front::{Answer, Executor, Limits};
 use sql::testing::{FragmentRunner, MemoryCluster, point, slt};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,10 @@ impl Session {
             })
         };
         let cluster = MemoryCluster::new(replicasets).with_runner(runner);
-        let queries = EngineQueries { engine, memory_bytes_max: MEMORY_BYTES_MAX };
+        let queries = EngineQueries {
+            engine,
+            bounds: Arc::new(QueryBounds { rows_max: usize::MAX.into(), memory_bytes_max: MEMORY_BYTES_MAX.into() }),
+        };
         let nodes = (0..replicasets).map(|at| cluster.node(at)).collect();
         Session { nodes, cluster, executor: Executor::new(Arc::new(queries), Limits::default()), point_path }
     }

@@ -18,16 +18,20 @@ use catalog::{Setting, State};
 use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
 use sql::engine::Engine;
-use sql::front::bridge::EngineQueries;
+use sql::front::bridge::{EngineQueries, QueryBounds};
 use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Statements whose compiled form is kept on the tx thread, and the bytes of their texts.
 const STATEMENTS_MAX: usize = 4_096;
 const STATEMENT_BYTES_MAX: usize = 8 << 20;
+/// The pause before a statement is tried again, at first and at most.
+const PAUSE_FIRST_MS: u64 = 2;
+const PAUSE_MAX_MS: u64 = 200;
 /// Memory of all queries of this instance together.
 const POOL_BYTES: usize = 2 << 30;
 
@@ -36,6 +40,7 @@ pub struct Sql {
     pub engine: Arc<Engine>,
     pub cluster: Arc<dyn sql::cluster::Cluster>,
     pub executor: Executor,
+    bounds: Arc<QueryBounds>,
 }
 
 static SQL: OnceLock<Sql> = OnceLock::new();
@@ -45,14 +50,14 @@ impl Sql {
     pub fn get() -> Result<&'static Sql> {
         let node = node::get()?;
         Ok(SQL.get_or_init(|| {
-            // Limits are those of the settings when the first statement comes.
-            let state = node.state();
-            let memory_bytes_max = state.settings.count(Setting::SqlMemoryMaxMb) << 20;
-            let limits = Limits { result_rows_max: state.settings.count(Setting::SqlRowsMax), ..Limits::default() };
-            let engine = Arc::new(Engine::new(POOL_BYTES.max(memory_bytes_max)));
-            let queries = EngineQueries { engine: Arc::clone(&engine), memory_bytes_max };
+            let engine = Arc::new(Engine::new(POOL_BYTES));
+            let bounds = Arc::new(QueryBounds { rows_max: AtomicUsize::new(0), memory_bytes_max: AtomicUsize::new(0) });
+            take_over_limits(&bounds, &node.state());
+            let queries = EngineQueries { engine: Arc::clone(&engine), bounds: Arc::clone(&bounds) };
+            // The settings bound results; what the executor would bound them to is above all settings.
+            let limits = Limits { result_rows_max: usize::MAX, ..Limits::default() };
             let executor = Executor::new(Arc::new(queries), limits);
-            Sql { engine, cluster: Arc::new(cluster::ModuleCluster), executor }
+            Sql { engine, cluster: Arc::new(cluster::ModuleCluster), executor, bounds }
         }))
     }
 }
@@ -74,6 +79,15 @@ pub fn open() {
 /// The catalog changed. Called on the tx thread.
 pub fn on_change(node: &Node, state: &Arc<State>) {
     schema::publish(state, &node.me.name);
+    if let Some(sql) = SQL.get() {
+        take_over_limits(&sql.bounds, state);
+    }
+}
+
+fn take_over_limits(bounds: &QueryBounds, state: &State) {
+    let settings = &state.settings;
+    bounds.rows_max.store(settings.count(Setting::SqlRowsMax), Ordering::Relaxed);
+    bounds.memory_bytes_max.store(settings.count(Setting::SqlMemoryMaxMb) << 20, Ordering::Relaxed);
 }
 
 /// The arguments of `picodata.sql`.
@@ -191,13 +205,30 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
             _ => return Err(Error::new(Code::Argument, "the parameters of picodata.sql are an array")),
         },
     };
-    let (text, until) = (arguments.text.to_owned(), deadline.instant());
-    bridge::run(deadline, async move {
-        let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
-        let mut out = Vec::new();
-        answer.write(&mut out);
-        Ok(out)
-    })
+    let (text, params): (Arc<str>, Arc<[Value]>) = (arguments.text.into(), params.into());
+    let mut pause_ms = PAUSE_FIRST_MS;
+    loop {
+        let (text, params, until) = (Arc::clone(&text), Arc::clone(&params), deadline.instant());
+        let answer = bridge::run(deadline, async move {
+            let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
+            let mut out = Vec::new();
+            answer.write(&mut out);
+            Ok(out)
+        });
+        match answer {
+            Err(error) if may_pass(error.code) && !deadline.has_passed() => {
+                // Buckets, masters and connections change with an event; a pause bounds the wait for one that was missed.
+                router::get()?.changed.wait(Deadline::after_ms(pause_ms).min(deadline));
+                pause_ms = (pause_ms * 2).min(PAUSE_MAX_MS);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Whether a statement that failed so did nothing and may find things different in a moment.
+fn may_pass(code: Code) -> bool {
+    matches!(code, Code::WrongBucket | Code::BucketLocked | Code::NoMaster | Code::Unreachable | Code::SchemaChanged)
 }
 
 /// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.

@@ -5,6 +5,7 @@ use crate::host::txn::Bookmark;
 use crate::host::{IteratorKind, Space, Transaction, TupleIterator, fiber};
 use crud::batch::Store;
 use crud::scan::{Direction, Walk};
+use crud::selection::PRIMARY_INDEX_NAME;
 use crud::update::INDEX_BASE;
 use model::{Code, Error, Result, TableId, msgpack};
 
@@ -53,11 +54,11 @@ impl Store for BoxStore {
     }
 
     fn insert(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
-        Space(space).insert(tuple).map(drop)
+        Space(space).insert(tuple).map(drop).map_err(plain_duplicate)
     }
 
     fn replace(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
-        Space(space).replace(tuple).map(drop)
+        Space(space).replace(tuple).map(drop).map_err(plain_duplicate)
     }
 
     fn delete(&mut self, space: TableId, key: &[u8], out: Option<&mut Vec<u8>>) -> Result<bool> {
@@ -69,7 +70,22 @@ impl Store for BoxStore {
     }
 
     fn update(&mut self, space: TableId, key: &[u8], operations: &[u8], out: &mut Vec<u8>) -> Result<bool> {
-        append(Space(space).update(0, key, operations, INDEX_BASE)?, out)
+        append(Space(space).update(0, key, operations, INDEX_BASE).map_err(plain_duplicate)?, out)
+    }
+}
+
+/// A duplicate key in the words of tables: the host speaks of spaces and of our name for the primary index.
+fn plain_duplicate(error: Error) -> Error {
+    let mut quoted = error.message.split('\'').skip(1).step_by(2);
+    match (error.code, quoted.next(), quoted.next()) {
+        (Code::DuplicateKey, Some(PRIMARY_INDEX_NAME), Some(table)) => {
+            Error::new(error.code, format!("table \"{table}\" already has a row with this primary key"))
+        }
+        (Code::DuplicateKey, Some(index), Some(table)) => Error::new(
+            error.code,
+            format!("table \"{table}\" already has a row with this key of its index \"{index}\""),
+        ),
+        _ => error,
     }
 }
 

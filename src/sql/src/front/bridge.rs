@@ -7,12 +7,20 @@ use async_trait::async_trait;
 use model::msgpack::Reader;
 use model::{Error, Result, Value};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The engine with a bound on the memory of each query.
+/// Bounds that may change while queries run; a query takes those of its beginning.
+#[derive(Debug)]
+pub struct QueryBounds {
+    pub rows_max: AtomicUsize,
+    pub memory_bytes_max: AtomicUsize,
+}
+
+/// The engine with bounds on each query.
 #[derive(Clone)]
 pub struct EngineQueries {
     pub engine: Arc<Engine>,
-    pub memory_bytes_max: usize,
+    pub bounds: Arc<QueryBounds>,
 }
 
 impl EngineQueries {

@@ -6,7 +6,7 @@ use crate::net::CallError;
 use crate::node::{self, Node};
 use crate::side_by_side::{self, Task};
 use boot::Address;
-use catalog::{Op, SchemaId};
+use catalog::{Op, SchemaId, Setting};
 use model::msgpack::{Reader, write_array_len, write_double, write_uint};
 use model::{Code, Error, InstanceName, Result, SchemaChange};
 use std::time::Duration;
@@ -40,9 +40,8 @@ pub fn change(change: SchemaChange, deadline: Deadline) -> Result<()> {
 
 /// Proposes until it is this change's turn. Answers its place in the log and its number.
 fn prepare(node: &Node, change: SchemaChange, deadline: Deadline) -> Result<(u64, SchemaId)> {
-    let timeout_ms = (deadline.left_s() * 1e3) as u64;
     loop {
-        let op = Op::SchemaPrepare { change: change.clone(), timeout_ms: timeout_ms.min(3_600_000) };
+        let op = Op::SchemaPrepare { change: change.clone(), timeout_ms: timeout_ms(node, deadline) };
         match node.propose(op, deadline) {
             Ok(answer) => {
                 // The entry is applied here; the change is pending or, with luck, over.
@@ -60,6 +59,13 @@ fn prepare(node: &Node, change: SchemaChange, deadline: Deadline) -> Result<(u64
             Err(error) => return Err(error),
         }
     }
+}
+
+/// How long the change may take before it is undone: the cluster's setting, or less, so that the caller hears of it.
+fn timeout_ms(node: &Node, deadline: Deadline) -> u64 {
+    const MARGIN: f64 = 0.8;
+    let left_ms = (deadline.left_s() * 1e3 * MARGIN) as u64;
+    left_ms.min(node.state().settings.count(Setting::SchemaTimeoutS) as u64 * 1_000).max(1)
 }
 
 /// Waits until every instance that is online has applied the log's entry `index`.

@@ -25,8 +25,11 @@ pub struct EngineQueries {
 
 impl EngineQueries {
     fn input(&self, request: QueryRequest) -> QueryInput {
-        let limits =
-            Limits { rows_max: request.rows_max, memory_bytes_max: self.memory_bytes_max, deadline: request.deadline };
+        let limits = Limits {
+            rows_max: request.rows_max.min(self.bounds.rows_max.load(Ordering::Relaxed)),
+            memory_bytes_max: self.bounds.memory_bytes_max.load(Ordering::Relaxed),
+            deadline: request.deadline,
+        };
         QueryInput { query: *request.query, params: Vec::new(), limits }
     }
 }

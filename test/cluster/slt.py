@@ -123,5 +123,8 @@ def compare(record, rows):
 
 def tables_made(records):
     """Names that the file's CREATE TABLE statements mention, for cleaning up after it."""
-    made = (re.match(r"\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?([\w\"]+)", r.sql, re.IGNORECASE) for r in records)
+    made = (
+        re.match(r"\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?(\"[^\"]+\"|\w+)", r.sql, re.IGNORECASE)
+        for r in records
+    )
     return sorted({match[1] for match in made if match})

@@ -62,6 +62,8 @@ fn run(
 ) -> Result<bool> {
     match &plan.action {
         Action::Select(_) => select(plan, route, deadline, buffers, out).map(|()| true),
+        // What a batch of several rows skipped, its answer does not count.
+        Action::Insert { verb: Verb::InsertOrSkip, .. } if route.tier.is_some() && buffers.bound.len() > 1 => Ok(false),
         Action::Insert { verb, .. } => insert(*verb, route, table, deadline, buffers, out).map(|()| true),
         // Each key is a transaction of its own: several are the engine's, which groups them.
         Action::Update { .. } | Action::Delete { .. } if route.tier.is_some() && buffers.bound.len() == 1 => {

@@ -169,8 +169,9 @@ local function launch(options, i)
     local peers = {}
     for p = 1, INSTANCES do peers[p] = address(p) end
     write_file(base .. '.yaml', yaml.encode({
-        name = name, cluster = 'demo', data_dir = base, listen = address(i), peers = peers, replication_factor = REPLICATION_FACTOR,
-        admin_password = PASSWORD, cluster_secret = PASSWORD, memtx_memory = 512 * 1024 * 1024,
+        name = name, cluster = 'demo', data_dir = base, listen = address(i), peers = peers,
+        replication_factor = REPLICATION_FACTOR, admin_password = PASSWORD, cluster_secret = PASSWORD,
+        memtx_memory = 512 * 1024 * 1024,
     }))
     shell('sh', '-c', 'setsid nohup "$0" run "$1.yaml" </dev/null >>"$1.log" 2>&1 & echo $! > "$1.pid"',
         options.program, base)

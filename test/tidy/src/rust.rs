@@ -24,6 +24,7 @@ fn is_production(path: &str) -> bool {
     path.starts_with("src/")
         && !path.starts_with("src/sim/")
         && !path.contains("/tests/")
+        && !path.contains("/testing/")
         && !path.contains("/benches/")
         && !path.contains("/examples/")
         && !path.ends_with("/tests.rs")

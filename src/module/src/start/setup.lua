@@ -21,7 +21,8 @@ local function create_function(name, user)
 end
 
 --- Makes users, functions and local spaces where they are missing. Runs on a writable instance; replicas receive
---- the result. `spec`: secret, admin_password or nil, functions = {{name=, peer=}, ...}, spaces = {{id=, name=, format=, parts=}, ...}.
+--- the result. `spec`: secret, admin_password or nil, functions = {{name=, peer=}, ...},
+--- spaces = {{id=, name=, format=, parts=}, ...}.
 function setup.create(spec)
     box.begin()
     box.schema.user.create(SERVICE_USER, {if_not_exists = true})

@@ -30,11 +30,14 @@ pub fn start(node: &'static Node) -> Result<()> {
 pub struct Mastership {
     is_due: Cell<bool>,
     event: Event,
+    /// The term of the replicaset's masters in which this instance, as the master, last made the host's schema what the
+    /// catalog says.
+    conformed_term: Cell<u64>,
 }
 
 impl Mastership {
     pub fn new() -> Result<Rc<Self>> {
-        Ok(Rc::new(Self { is_due: Cell::new(true), event: Event::new()? }))
+        Ok(Rc::new(Self { is_due: Cell::new(true), event: Event::new()?, conformed_term: Cell::new(0) }))
     }
 
     pub fn wake(&self) {
@@ -65,20 +68,24 @@ fn follow(node: &'static Node) -> Result<()> {
     }
     let state = node.state();
     let record = state.topology.instances.get(&node.me.name);
-    let master = record.and_then(|record| state.topology.replicasets.get(&record.replicaset)?.master.as_ref());
-    let Some(master) = master else { return Ok(()) };
+    let replicaset = record.and_then(|record| state.topology.replicasets.get(&record.replicaset));
+    let Some((master, term)) = replicaset.and_then(|r| r.master.as_ref().map(|master| (master, r.master_term))) else {
+        return Ok(());
+    };
     let is_master = *master == node.me.name;
     if is_master == space::is_read_only() {
         storage::set_read_only(!is_master)?;
         log::info!("mastership: this instance is {}", if is_master { "the master" } else { "a replica" });
-        if is_master {
-            node.schema_work.run(crate::host::Deadline::NEVER, || {
-                storage::create(&node.config)?;
-                schema_work::conform(&node.state())
-            })?;
-        }
         node.facts.changed.notify_all();
         node.storage_changed.notify_all();
+    }
+    // A new master, of a new replicaset too, may lack what was made while it was not the one to make it.
+    if is_master && node.mastership.conformed_term.get() != term {
+        node.schema_work.run(crate::host::Deadline::NEVER, || {
+            storage::create(&node.config)?;
+            schema_work::conform(&node.state())
+        })?;
+        node.mastership.conformed_term.set(term);
     }
     router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)?;
     crate::moving::on_change(node, &node.state());

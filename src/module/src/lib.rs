@@ -4,16 +4,16 @@
 //! `assembly` puts its rooms together. The facade in `lua/` loads this library as `picodata.core`.
 
 mod assembly;
-mod bridge;
+pub mod bridge;
 mod crud;
 mod doors;
 mod facts;
 mod global_rows;
 mod governing;
-mod host;
+pub mod host;
 mod mastership;
 mod moving;
-mod net;
+pub mod net;
 mod node;
 mod propose;
 mod query;
@@ -36,5 +36,22 @@ use tlua::ffi::lua_State;
 pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_int {
     doors::open();
     // SAFETY: `l` comes from Lua.
-    unsafe { host::lua::open(l, &[(c"call", host::lua::call), (c"schema_changed", schema_work::schema_changed)]) }
+    unsafe {
+        host::lua::open(
+            l,
+            &[(c"call", host::lua::call), (c"schema_changed", schema_work::schema_changed), (c"shut_down", shut_down)],
+        )
+    }
+}
+
+/// What the host calls when it begins to shut down: worker threads leave it alone from then on.
+///
+/// # Safety
+/// Called by Lua only, on the tx thread.
+unsafe extern "C-unwind" fn shut_down(_: *mut lua_State) -> c_int {
+    let _ = host::guard::contain(|| {
+        bridge::shut_down();
+        Ok(())
+    });
+    0
 }

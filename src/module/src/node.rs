@@ -74,10 +74,6 @@ impl Node {
         self.state().topology.instances.get(&self.me.name).cloned()
     }
 
-    pub fn replicaset(&self) -> Option<ReplicasetName> {
-        self.record().map(|record| record.replicaset)
-    }
-
     /// The address of a member by its Raft number. Errors: `NoSuchInstance`.
     pub fn address_of(&self, raft_id: RaftId) -> Result<Address> {
         let state = self.state();

@@ -41,6 +41,6 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let address = reader.str()?;
     let node = node::get()?;
     node.heard_from(from, address)?;
-    node.raft.step(from, reader.bin()?.to_vec());
+    node.raft.step(reader.bin()?.to_vec());
     Ok(())
 }

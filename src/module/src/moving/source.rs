@@ -34,8 +34,11 @@ struct Leaving {
     is_busy: bool,
 }
 
+/// The machines by move, each with the tenure that it was made in.
+type Machines = HashMap<MoveId, (Tenure, Rc<RefCell<Leaving>>)>;
+
 thread_local! {
-    static LEAVING: RefCell<HashMap<MoveId, (Tenure, Rc<RefCell<Leaving>>)>> = RefCell::default();
+    static LEAVING: RefCell<Machines> = RefCell::default();
 }
 
 /// This instance is no master any more: what it promised is void.

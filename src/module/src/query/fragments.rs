@@ -34,11 +34,6 @@ fn running<T>(f: impl FnOnce(&mut HashMap<u64, Box<dyn Frames>>) -> T) -> T {
     f(RUNNING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
-/// How many fragments of other instances' queries this one keeps.
-pub fn running_count() -> usize {
-    running(|fragments| fragments.len())
-}
-
 /// Starts a fragment at the master of a replicaset. Called on a worker thread.
 pub async fn start(to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
     let to = to.clone();

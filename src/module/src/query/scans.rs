@@ -29,11 +29,6 @@ pub async fn open(request: ScanRequest) -> Result<Box<dyn Scan>> {
     Ok(Box::new(OpenScan { number, yields, is_done: false }))
 }
 
-/// How many scans are open on this instance.
-pub fn open_count() -> usize {
-    CURSORS.with_borrow(HashMap::len)
-}
-
 struct OpenScan {
     number: u64,
     /// Reading it may wait for the disk.

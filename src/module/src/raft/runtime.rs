@@ -11,7 +11,7 @@ use catalog::Outcome;
 use consensus::{Node, Outgoing, Position, Ready, Role, Status};
 use model::{Code, Error, RaftId, Result};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// The length of a tick: with `consensus::Config::new`, elections start after 0.5 to 1 s of silence.
@@ -82,8 +82,6 @@ pub struct Runtime {
     /// Fires when the leader, the role, the members or the applied index change.
     pub changed: Event,
     applied: Cell<u64>,
-    /// When each peer was last heard from, by the host's monotonic clock in seconds.
-    heard: RefCell<HashMap<RaftId, f64>>,
     /// Set when the node can not go on: the reason, for everybody who asks.
     broken: RefCell<Option<Error>>,
 }
@@ -97,7 +95,6 @@ impl Runtime {
             status: RefCell::new(node.status()),
             changed: Event::new()?,
             applied: Cell::new(machine.applied()),
-            heard: RefCell::new(HashMap::new()),
             broken: RefCell::new(None),
         });
         let driver = Driver {
@@ -132,14 +129,8 @@ impl Runtime {
         self.applied.get()
     }
 
-    /// Seconds on the monotonic clock at which the peer last sent anything.
-    pub fn heard_at(&self, raft_id: RaftId) -> Option<f64> {
-        self.heard.borrow().get(&raft_id).copied()
-    }
-
     /// A message of a peer arrived.
-    pub fn step(&self, from: RaftId, message: Vec<u8>) {
-        self.heard.borrow_mut().insert(from, clock::now_s());
+    pub fn step(&self, message: Vec<u8>) {
         if self.inbox.borrow().len() < INBOX_MAX {
             self.push(Input::Message(message));
         }

@@ -37,6 +37,8 @@ pub struct RowFailure {
 }
 
 type Part = (Rc<Target>, Vec<usize>);
+/// The rows of a part by their positions, and what came of them.
+type PartOutcome = (Vec<usize>, Result<Vec<wire::Failure>, Failure>);
 
 impl Router {
     /// Writes rows where their buckets live. Rows that met a moving bucket are sent again. Answers the rows that failed,
@@ -87,7 +89,7 @@ impl Router {
         rows: &Rc<Rows>,
         parts: Vec<Part>,
         deadline: Deadline,
-    ) -> Result<Vec<(Vec<usize>, Result<Vec<wire::Failure>, Failure>)>> {
+    ) -> Result<Vec<PartOutcome>> {
         let task = |(target, positions): Part| -> Task<_> {
             let rows = Rc::clone(rows);
             Box::new(move || {
@@ -194,10 +196,7 @@ fn in_request(failures: Vec<wire::Failure>, mode: Mode, positions: &[usize]) -> 
 
 /// Tells the rows that failed for good, which are added to `failures`, from those to send again; answers the latter and
 /// why.
-fn sort_out(
-    outcomes: Vec<(Vec<usize>, Result<Vec<wire::Failure>, Failure>)>,
-    failures: &mut Vec<RowFailure>,
-) -> (Vec<usize>, Option<Failure>) {
+fn sort_out(outcomes: Vec<PartOutcome>, failures: &mut Vec<RowFailure>) -> (Vec<usize>, Option<Failure>) {
     let (mut again, mut last) = (Vec::new(), None);
     let mut fail = |positions: Vec<usize>, failure: Failure| match crud::retry::next(failure.clone(), true) {
         crud::retry::Next::Wait { .. } => {

@@ -48,12 +48,13 @@ function setup.create(spec)
     box.commit()
 end
 
---- Tells the module whenever the host's schema changed, by its own hand or by replication.
+--- Tells the module whenever the host's schema changed, by its own hand or by replication, and when the process ends.
 function setup.watch_schema()
     local core = require('picodata.core')
     for _, name in ipairs({'_space', '_index'}) do
         box.space[name]:on_replace(core.schema_changed)
     end
+    box.ctl.on_shutdown(core.shut_down)
 end
 
 --- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}.

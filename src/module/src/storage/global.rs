@@ -7,7 +7,7 @@ use crud::batch::{Batch, Store};
 use crud::update::check_tuple;
 use crud::{Layout, RowWriter};
 use model::msgpack::{self, Reader};
-use model::{Code, Error, Result, TableId};
+use model::{Code, Error, Result};
 use std::sync::Arc;
 
 /// Applies one entry's changes inside the caller's transaction, all or none. `changes` is what `crud::wire` writes for
@@ -109,9 +109,4 @@ pub fn clear(layout: &Layout) -> Result<()> {
         row.clear();
     }
     Ok(())
-}
-
-/// How many rows a global table has.
-pub fn len(table: TableId) -> Result<usize> {
-    Space(table).len(0)
 }

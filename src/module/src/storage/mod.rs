@@ -26,11 +26,6 @@ use std::sync::Arc;
 
 pub use store::{BoxStore, BoxWalk};
 
-/// Waits until what was committed here is safe on the other members of the replicaset.
-///
-/// Errors: `Unknown` when that could not be found out in time.
-pub type Durable = fn() -> Result<()>;
-
 /// The tables of one catalog version, ready for use.
 #[derive(Debug, Default)]
 pub struct TableSet {
@@ -67,7 +62,6 @@ impl Tables for TableSet {
 pub struct Storage {
     pub guard: RefCell<BucketGuard>,
     tables: RefCell<Rc<TableSet>>,
-    durable: Cell<Option<Durable>>,
     /// Moves out of here whose buckets take no more writes.
     closed: RefCell<HashSet<MoveId>>,
     /// Finished moves to here whose source has said that it serves the buckets no more.
@@ -92,7 +86,6 @@ pub fn get() -> Result<&'static Storage> {
             let storage: &'static Storage = Box::leak(Box::new(Storage {
                 guard: RefCell::new(BucketGuard::new("")),
                 tables: RefCell::default(),
-                durable: Cell::new(None),
                 closed: RefCell::default(),
                 released: RefCell::default(),
                 has_strays: Cell::new(false),
@@ -107,15 +100,6 @@ impl Storage {
     /// The tables as of now. A holder keeps its version while the catalog goes on.
     pub fn tables(&self) -> Rc<TableSet> {
         Rc::clone(&self.tables.borrow())
-    }
-
-    /// From now on a write is answered when `durable` says so, not when it is in this instance's WAL.
-    pub fn set_durable(&self, durable: Option<Durable>) {
-        self.durable.set(durable);
-    }
-
-    fn wait_durable(&self) -> Result<()> {
-        self.durable.get().map_or(Ok(()), |durable| durable())
     }
 
     /// Whether rows may be here that are not served.

@@ -77,7 +77,6 @@ impl Storage {
         self.guard.borrow_mut().end_write(bucket);
         self.quiet.notify_all();
         let result = result?;
-        self.wait_durable()?;
         Ok(result)
     }
 }

@@ -69,23 +69,6 @@ impl Storage {
     pub fn row_count(&self, table: model::TableId) -> Result<u64> {
         crate::host::Space(table).len(0).map(|len| len as u64)
     }
-
-    /// All rows of these buckets in the order of bucket and primary key, for a move: read while others write.
-    ///
-    /// Errors: what the host says.
-    pub fn open_copy(&self, layout: &Arc<Layout>, buckets: BucketRange) -> ScanCursor {
-        let request = SliceRequest {
-            layout: Arc::clone(layout),
-            index: Selection::default().index,
-            descending: false,
-            lower: None,
-            upper: None,
-            buckets: vec![buckets],
-            rows_max: None,
-        };
-        let walk = BoxWalk::new(layout.table.id, 0);
-        ScanCursor { slicer: Slicer::new(request), walk, _reading: None, bytes_last: 0 }
-    }
 }
 
 /// A bound on a prefix of the index's columns; `operators` are those for an inclusive and an exclusive one.

@@ -31,10 +31,9 @@ impl Store for BoxStore {
 
     fn commit(&mut self) -> Result<()> {
         match self.transaction.take() {
-            Some(transaction) => transaction.commit()?,
-            None => return Err(Error::internal("a commit without a transaction")),
+            Some(transaction) => transaction.commit(),
+            None => Err(Error::internal("a commit without a transaction")),
         }
-        self.storage.wait_durable()
     }
 
     fn rollback(&mut self) {

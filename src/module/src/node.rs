@@ -10,7 +10,7 @@ use crate::raft::{Published, Runtime};
 use crate::schema_work::SchemaWork;
 use boot::{Address, Config};
 use catalog::{Entry, Instance, Op, State};
-use model::{Code, Error, InstanceName, RaftId, ReplicasetName, Result};
+use model::{Code, Error, InstanceName, RaftId, Result};
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;

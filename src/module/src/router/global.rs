@@ -1,7 +1,7 @@
 //! Global tables: read from this instance's own copy, written through the Raft log.
 
 use crate::host::Deadline;
-use crate::storage::{self, global};
+use crate::storage::global;
 use crud::Layout;
 use crud::compare::field_of;
 use crud::wire::Verb;
@@ -64,13 +64,12 @@ pub fn update(
     check: bool,
     deadline: Deadline,
 ) -> Result<Option<Vec<u8>>> {
-    let storage = storage::get()?;
     again_on_conflict(|| {
         let mut old = Vec::new();
         if !global::get(layout, key, &mut old)? {
             return Ok(None);
         }
-        let new = global::preview_update(storage, layout, key, operations, check)?;
+        let new = global::preview_update(layout, key, operations, check)?;
         write(&layout.table, change(layout, Verb::Update, key, &old, operations)?, deadline)?;
         Ok(new)
     })

@@ -61,7 +61,7 @@ impl Storage {
     /// Runs operations as one transaction, except those on tables that yield, which are handed back.
     pub fn run(&'static self, operations: &[&[u8]]) -> Answers {
         let tables = self.tables();
-        let answers = Batch::new(BoxStore::new(self), &*tables, &self.guard).run(operations);
+        let answers = Batch::new(BoxStore::default(), &*tables, &self.guard).run(operations);
         self.quiet.notify_all();
         answers
     }
@@ -70,7 +70,7 @@ impl Storage {
     pub fn run_one(&'static self, operation: &[u8]) -> Vec<u8> {
         let tables = self.tables();
         let mut answer = Vec::new();
-        Batch::new(BoxStore::new(self), &*tables, &self.guard).run_alone(operation, &mut answer);
+        Batch::new(BoxStore::default(), &*tables, &self.guard).run_alone(operation, &mut answer);
         self.quiet.notify_all();
         answer
     }

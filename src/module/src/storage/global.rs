@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Errors: `Conflict`, `DuplicateKey` and other refusals, the same on every instance.
 pub fn write(storage: &'static Storage, layout: &Layout, changes: &[u8]) -> Result<u64> {
     let tables = TableSet::default();
-    Batch::new(BoxStore::new(storage), &tables, &storage.guard).apply_changes(layout, changes)
+    Batch::new(BoxStore::default(), &tables, &storage.guard).apply_changes(layout, changes)
 }
 
 /// Appends the stored row with this key, if there is one; answers whether.
@@ -33,16 +33,10 @@ pub fn get(layout: &Layout, key: &[u8], out: &mut Vec<u8>) -> Result<bool> {
 /// The row as the operations would leave it; None when there is no row with the key. Changes nothing.
 ///
 /// Errors: `ValueOutOfRange` and what the host says of the operations.
-pub fn preview_update(
-    storage: &'static Storage,
-    layout: &Layout,
-    key: &[u8],
-    operations: &[u8],
-    check: bool,
-) -> Result<Option<Vec<u8>>> {
+pub fn preview_update(layout: &Layout, key: &[u8], operations: &[u8], check: bool) -> Result<Option<Vec<u8>>> {
     let transaction = Transaction::begin()?;
     let mut row = Vec::new();
-    let is_found = BoxStore::new(storage).update(layout.table.id, key, operations, &mut row)?;
+    let is_found = BoxStore::default().update(layout.table.id, key, operations, &mut row)?;
     transaction.rollback();
     if is_found && check {
         check_tuple(layout, &row)?;

@@ -2,9 +2,9 @@
 
 use super::select::Reading;
 use super::{BoxWalk, Storage};
+use crud::Layout;
 use crud::selection::{Condition, Operator, index_columns};
 use crud::slice::{SLICE_ROWS_MAX, SliceRequest, Slicer};
-use crud::{Layout, Selection};
 use model::{Code, Error, Result};
 use sharding::BucketRange;
 use sql::cluster::{Bound, ScanRequest, TupleBatch};

@@ -1,6 +1,5 @@
 //! Box as the crate `crud` wants it: `Store` for the operations of a batch, `Walk` for an index.
 
-use super::Storage;
 use crate::host::txn::Bookmark;
 use crate::host::{IteratorKind, Space, Transaction, TupleIterator, fiber};
 use crud::batch::Store;
@@ -10,15 +9,9 @@ use crud::update::INDEX_BASE;
 use model::{Code, Error, Result, TableId, msgpack};
 
 /// The store of one transaction on this instance: its own, or, when `begin` is never called, the caller's.
+#[derive(Default)]
 pub struct BoxStore {
-    storage: &'static Storage,
     transaction: Option<Transaction>,
-}
-
-impl BoxStore {
-    pub fn new(storage: &'static Storage) -> Self {
-        Self { storage, transaction: None }
-    }
 }
 
 impl Store for BoxStore {

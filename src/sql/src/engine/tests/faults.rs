@@ -223,8 +223,9 @@ fn a_fragment_of_another_schema_is_refused() {
 #[test]
 fn any_bytes_as_a_request_are_an_error() {
     use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
     let fixture = Fixture::filled(1);
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     runner
         .run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
             let (engine, cluster) = (fixture.engine.clone(), fixture.cluster.node(0));

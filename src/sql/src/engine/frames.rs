@@ -348,7 +348,7 @@ mod tests {
         let frame = Encoder::new(&schema).unwrap().batch(&rows).unwrap();
         let Frame::Batch(back) = FrameDecoder::new(schema.clone()).decode(frame).unwrap() else { panic!("no batch") };
         assert_eq!(back, rows);
-        assert_eq!(unship(&ship(&schema, &[rows.clone()]).unwrap()).unwrap().1, [rows]);
+        assert_eq!(unship(&ship(&schema, std::slice::from_ref(&rows)).unwrap()).unwrap().1, [rows]);
     }
 
     #[test]

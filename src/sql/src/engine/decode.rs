@@ -405,3 +405,137 @@ fn decode_boolean(bytes: &[u8], starts: &[u32]) -> Option<ArrayRef> {
     }
     Some(Arc::new(builder.finish()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::QueryOutput;
+    use crate::engine::encode::rows_to_msgpack;
+    use crate::engine::types::table_schema;
+    use crate::testing::{TableBuilder, encode_tuple};
+    use model::msgpack::Reader;
+    use proptest::prelude::*;
+
+    /// A table with a column of every type.
+    fn table() -> Table {
+        use ColumnType as T;
+        TableBuilder::new("all")
+            .key("id", T::BigInt)
+            .column("a", T::Boolean)
+            .column("b", T::SmallInt)
+            .column("c", T::Integer)
+            .column("d", T::Unsigned)
+            .column("e", T::Real)
+            .column("f", T::Double)
+            .column("g", T::Decimal { precision: 38, scale: 4 })
+            .column("h", T::Char { length: 3 })
+            .column("i", T::Varchar { length: 40 })
+            .column("j", T::Text)
+            .column("k", T::Varbinary)
+            .column("l", T::Uuid)
+            .column("m", T::Date)
+            .column("n", T::Time)
+            .column("o", T::Timestamp)
+            .column("p", T::TimestampTz)
+            .column("q", T::Json)
+            .sharded(&["id"])
+            .build()
+    }
+
+    fn row() -> impl Strategy<Value = Vec<Value>> {
+        let value = |strategy: BoxedStrategy<Value>| prop_oneof![1 => Just(Value::Null), 4 => strategy];
+        let int = |range: std::ops::Range<i64>| range.prop_map(Value::Integer).boxed();
+        let decimal = (-10i128.pow(37)..10i128.pow(37), 0..3u8).prop_map(|(unscaled, small)| {
+            Value::Decimal(Decimal::new(if small > 0 { unscaled % 100_000 } else { unscaled }, 4))
+        });
+        let first = (
+            any::<i64>().prop_map(Value::Integer),
+            value(any::<bool>().prop_map(Value::Boolean).boxed()),
+            value(int(-32768..32768)),
+            value(int(-(1 << 31)..1 << 31)),
+            value(int(0..i64::MAX)),
+            value(
+                any::<f32>()
+                    .prop_filter("equal to itself", |d| !d.is_nan())
+                    .prop_map(|d| Value::Double(d.into()))
+                    .boxed(),
+            ),
+            value(any::<f64>().prop_filter("equal to itself", |d| !d.is_nan()).prop_map(Value::Double).boxed()),
+            value(decimal.boxed()),
+            value("[a-zä]{3}".prop_map(Value::Text).boxed()),
+        );
+        let second = (
+            value("\\PC{0,40}".prop_map(Value::Text).boxed()),
+            value(".{0,300}".prop_map(Value::Text).boxed()),
+            value(proptest::collection::vec(any::<u8>(), 0..300).prop_map(Value::Bytes).boxed()),
+            value(any::<[u8; 16]>().prop_map(Value::Uuid).boxed()),
+            value((-700_000i64..2_000_000).prop_map(Value::Date).boxed()),
+            value((0i64..86_400_000_000).prop_map(Value::Time).boxed()),
+            value((-1i64 << 50..1 << 50).prop_map(Value::Timestamp).boxed()),
+            value((-1i64 << 50..1 << 50).prop_map(Value::TimestampTz).boxed()),
+            value("[0-9]{1,5}".prop_map(Value::Text).boxed()),
+        );
+        (first, second).prop_map(|((a, b, c, d, e, f, g, h, i), (j, k, l, m, n, o, p, q, r))| {
+            vec![a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r]
+        })
+    }
+
+    fn slice(table: &Table, rows: &[Vec<Value>]) -> TupleBatch {
+        let mut batch = TupleBatch::default();
+        for row in rows {
+            batch.bytes.extend(encode_tuple(table, 7, row));
+            batch.ends.push(batch.bytes.len() as u32);
+        }
+        batch
+    }
+
+    fn decoder(table: &Table, projection: &[usize]) -> Decoder {
+        Decoder::new(table, projection, Arc::new(table_schema(table).project(projection).unwrap()))
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_stored_is_shown(rows in proptest::collection::vec(row(), 0..20), order in Just((0..18).collect::<Vec<usize>>()).prop_shuffle(), kept in 1..18usize) {
+            let table = table();
+            let projection = &order[..kept];
+            let batch = decoder(&table, projection).decode(&slice(&table, &rows)).unwrap();
+            let columns = projection.iter().map(|at| (at.to_string(), String::new())).collect();
+            let bytes = rows_to_msgpack(&QueryOutput { columns, batches: vec![batch] }).unwrap();
+            let shown = rows.iter().map(|row| Value::Array(projection.iter().map(|at| row[*at].clone()).collect()));
+            let mut expected = Vec::new();
+            Value::Array(shown.collect()).write_shown(&mut expected);
+            prop_assert_eq!(Value::read(&mut Reader::new(&bytes)).unwrap(), Value::read(&mut Reader::new(&expected)).unwrap());
+        }
+
+        #[test]
+        fn broken_tuples_are_read_or_refused(rows in proptest::collection::vec(row(), 1..4), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+            let table = table();
+            let all: Vec<usize> = (0..18).collect();
+            let mut batch = slice(&table, &rows);
+            let position = at.index(batch.bytes.len());
+            batch.bytes[position] = byte;
+            let _ = decoder(&table, &all).decode(&batch);
+            batch.bytes.truncate(cut.index(batch.bytes.len()));
+            prop_assert!(decoder(&table, &all).decode(&batch).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), ends in proptest::collection::vec(any::<u8>(), 0..6)) {
+            let batch = TupleBatch { bytes, ends: ends.into_iter().map(u32::from).collect() };
+            let _ = decoder(&table(), &[0, 3, 7, 10, 12]).decode(&batch);
+        }
+    }
+
+    #[test]
+    fn fields_that_are_not_there_are_null_and_none_are_counted() {
+        let table = table();
+        let mut batch = TupleBatch::default();
+        for _ in 0..3 {
+            batch.bytes.extend([0x92, 0x07, 0x05]);
+            batch.ends.push(batch.bytes.len() as u32);
+        }
+        let decoded = decoder(&table, &[0, 10]).decode(&batch).unwrap();
+        assert_eq!((decoded.num_rows(), decoded.column(1).null_count()), (3, 3));
+        assert_eq!(decoder(&table, &[]).decode(&batch).unwrap().num_rows(), 3);
+    }
+}

@@ -43,6 +43,19 @@ fn show_time(micros: u64) -> String {
     format!("{}.{:03} ms", micros / 1000, micros % 1000)
 }
 
+/// The lines of a plan, without the nodes that only yield to other tasks now and then.
 fn lines(text: &str) -> Vec<String> {
-    text.lines().filter(|line| !line.trim().is_empty()).map(|line| line.trim_end().to_owned()).collect()
+    const HIDDEN: &str = "CooperativeExec";
+    let mut hidden: Vec<usize> = Vec::new();
+    let mut out = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let indent = line.len() - line.trim_start().len();
+        hidden.retain(|at| *at < indent);
+        if line.trim_start().starts_with(HIDDEN) {
+            hidden.push(indent);
+            continue;
+        }
+        out.push(line.trim_end().get(hidden.len() * 2..).unwrap_or_default().to_owned());
+    }
+    out
 }

@@ -6,14 +6,16 @@
 //!
 //! | kind  | head            | rest |
 //! |-------|-----------------|------|
-//! | batch | number of rows  | a piece of an Arrow IPC stream; nothing when there are no columns, which IPC would lose |
+//! | batch | number of rows  | a piece of an Arrow IPC stream; nothing when there are no bytes in the columns: the IPC decoder never ends a message without a body |
 //! | end   |                 | rows, bytes, microseconds and, when asked for, the plan with its metrics |
 //! | error |                 | an error of ours |
 //!
 //! A stream without an end frame is broken, whatever came before.
 
 use crate::cluster::BucketRange;
-use datafusion::arrow::array::{Array, ArrayRef, BinaryViewArray, RecordBatch, RecordBatchOptions, StringViewArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, BinaryViewArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
+};
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
@@ -29,6 +31,8 @@ const KIND_BATCH: u8 = 1;
 const KIND_END: u8 = 2;
 const KIND_ERROR: u8 = 3;
 const PROTOCOL: u64 = 1;
+/// Rows without bytes that a request may claim to have sent along.
+const HOLLOW_ROWS_MAX: usize = 1 << 30;
 
 /// A fragment as a storage receives it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -126,7 +130,7 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn new(schema: &SchemaRef) -> Result<Self> {
-        let writer = match schema.fields().is_empty() {
+        let writer = match is_hollow(schema) {
             true => None,
             false => Some(StreamWriter::try_new(Vec::new(), schema).map_err(arrow)?),
         };
@@ -135,14 +139,15 @@ impl Encoder {
 
     pub fn batch(&mut self, batch: &RecordBatch) -> Result<Vec<u8>> {
         let mut frame = Vec::new();
-        if let Some(writer) = &mut self.writer {
-            writer.write(&compact(batch)?).map_err(arrow)?;
-            let body = std::mem::take(writer.get_mut());
-            frame.reserve_exact(HEAD_BYTES + body.len());
-            frame.resize(HEAD_BYTES, 0);
-            frame.extend_from_slice(&body);
-        } else {
-            frame.resize(HEAD_BYTES, 0);
+        match &mut self.writer {
+            Some(writer) if batch.num_rows() > 0 => {
+                writer.write(&compact(batch)?).map_err(arrow)?;
+                let body = std::mem::take(writer.get_mut());
+                frame.reserve_exact(HEAD_BYTES + body.len());
+                frame.resize(HEAD_BYTES, 0);
+                frame.extend_from_slice(&body);
+            }
+            _ => frame.resize(HEAD_BYTES, 0),
         }
         frame[0] = KIND_BATCH;
         let rows = u32::try_from(batch.num_rows()).map_err(|_| Error::internal("a batch of too many rows"))?;
@@ -164,6 +169,18 @@ impl Encoder {
         }
         frame
     }
+}
+
+/// Whether batches of this schema have no bytes: without columns, or with columns that are all NULL.
+fn is_hollow(schema: &SchemaRef) -> bool {
+    schema.fields().iter().all(|field| field.data_type().is_null())
+}
+
+/// A batch whose number of rows says it all.
+fn hollow(schema: &SchemaRef, rows: usize) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().map(|field| new_null_array(field.data_type(), rows)).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|_| broken())
 }
 
 pub fn error_frame(error: &Error) -> Vec<u8> {
@@ -241,9 +258,11 @@ impl FrameDecoder {
     }
 
     fn batch(&mut self, rows: usize, frame: Vec<u8>) -> Result<RecordBatch> {
-        if self.schema.fields().is_empty() {
-            let options = RecordBatchOptions::new().with_row_count(Some(rows));
-            return RecordBatch::try_new_with_options(self.schema.clone(), Vec::new(), &options).map_err(|_| broken());
+        if rows == 0 {
+            return Ok(RecordBatch::new_empty(self.schema.clone()));
+        }
+        if is_hollow(&self.schema) {
+            return hollow(&self.schema, rows);
         }
         let mut body = Buffer::from_vec(frame).slice(HEAD_BYTES);
         let batch = self.stream.decode(&mut body).map_err(|_| broken())?.ok_or_else(broken)?;
@@ -259,7 +278,7 @@ impl FrameDecoder {
 pub fn ship(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut writer = StreamWriter::try_new((rows as u64).to_le_bytes().to_vec(), schema).map_err(arrow)?;
-    for batch in batches.iter().filter(|_| !schema.fields().is_empty()) {
+    for batch in batches.iter().filter(|batch| batch.num_rows() > 0 && !is_hollow(schema)) {
         writer.write(&compact(batch)?).map_err(arrow)?;
     }
     writer.into_inner().map_err(arrow)
@@ -280,10 +299,88 @@ pub fn unship(bytes: &[u8]) -> Result<(SchemaRef, Vec<RecordBatch>)> {
         }
     }
     let schema = decoder.schema().ok_or_else(broken)?;
-    if schema.fields().is_empty() {
-        let rows = usize::try_from(u64::from_le_bytes(*rows)).map_err(|_| broken())?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        batches = vec![RecordBatch::try_new_with_options(schema.clone(), Vec::new(), &options).map_err(|_| broken())?];
+    if is_hollow(&schema) {
+        let rows = usize::try_from(u64::from_le_bytes(*rows)).ok().filter(|rows| *rows <= HOLLOW_ROWS_MAX);
+        batches = vec![hollow(&schema, rows.ok_or_else(broken)?)?];
     }
     Ok((schema, batches))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::Int64Array;
+    use datafusion::arrow::datatypes::{Field, Schema};
+    use proptest::prelude::*;
+
+    fn batch(rows: i64, columns: usize) -> RecordBatch {
+        let fields: Vec<Field> = (0..columns).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
+        let arrays = fields.iter().map(|_| Arc::new(Int64Array::from_iter_values(0..rows)) as ArrayRef).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows as usize));
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options).unwrap()
+    }
+
+    #[test]
+    fn batches_with_and_without_columns_keep_their_rows() {
+        for columns in [0, 1, 3] {
+            let schema = batch(0, columns).schema();
+            let (mut encoder, mut decoder) = (Encoder::new(&schema).unwrap(), FrameDecoder::new(schema.clone()));
+            for rows in [5, 0, 9000] {
+                let frame = encoder.batch(&batch(rows, columns)).unwrap();
+                let Frame::Batch(back) = decoder.decode(frame).unwrap() else { panic!("not a batch") };
+                assert_eq!(back, batch(rows, columns));
+            }
+            let Frame::End(summary) = decoder.decode(encoder.end(7, Some("plan".into()))).unwrap() else {
+                panic!("not an end")
+            };
+            assert_eq!((summary.rows, summary.elapsed_us, summary.plan.as_deref()), (9005, 7, Some("plan")));
+            let (shipped_schema, shipped) =
+                unship(&ship(&schema, &[batch(4, columns), batch(3, columns)]).unwrap()).unwrap();
+            assert_eq!(shipped_schema, schema);
+            assert_eq!(shipped.iter().map(RecordBatch::num_rows).sum::<usize>(), 7);
+        }
+    }
+
+    #[test]
+    fn columns_of_nothing_but_null_keep_their_rows() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("n", DataType::Null, true)]));
+        let rows = hollow(&schema, 5).unwrap();
+        let frame = Encoder::new(&schema).unwrap().batch(&rows).unwrap();
+        let Frame::Batch(back) = FrameDecoder::new(schema.clone()).decode(frame).unwrap() else { panic!("no batch") };
+        assert_eq!(back, rows);
+        assert_eq!(unship(&ship(&schema, std::slice::from_ref(&rows)).unwrap()).unwrap().1, [rows]);
+    }
+
+    #[test]
+    fn errors_arrive_as_they_were() {
+        let error = Error::new(Code::WrongBucket, "the bucket moved").with_hint("ask again");
+        assert_eq!(FrameDecoder::new(batch(0, 1).schema()).decode(error_frame(&error)).unwrap_err(), error);
+    }
+
+    proptest! {
+        #[test]
+        fn requests_round_trip(version: u64, ms in 0u64..1 << 40, ranges in proptest::collection::vec((any::<u32>(), any::<u32>()), 0..5), plan: Vec<u8>, rows: Vec<u8>) {
+            let buckets = ranges.iter().map(|(first, last)| BucketRange::new(*first, *last)).collect();
+            let request = Request {
+                catalog_version: version >> 1,
+                time_left_ms: ms,
+                memory_bytes_max: ms,
+                analyze: ms % 2 == 0,
+                buckets: [(3, buckets)].into(),
+                shipped: [(0, Arc::new(rows))].into(),
+                plan,
+            };
+            prop_assert_eq!(Request::decode(&request.encode()).unwrap(), request);
+        }
+
+        #[test]
+        fn any_bytes_are_frames_or_refused(kind in 0u8..5, mut bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = kind;
+            }
+            let _ = FrameDecoder::new(batch(0, 2).schema()).decode(bytes.clone());
+            let _ = Request::decode(&bytes);
+            let _ = unship(&bytes);
+        }
+    }
 }

@@ -50,10 +50,13 @@ use sqlparser::ast::Query;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Planning needs a megabyte of stack and more.
 pub const STACK_BYTES: usize = 8 << 20;
+/// How often a query is begun when buckets change hands under it, and the first pause in between.
+const ATTEMPTS_MAX: u32 = 4;
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Plans and runs queries and fragments. One an instance; share it behind an `Arc`.
 pub struct Engine {
@@ -172,14 +175,36 @@ impl Engine {
         Running { site: Arc::new(site), limits }
     }
 
+    /// Runs a query; again, on a newer catalog, when buckets or tables changed under it. No row has left by then.
     async fn run(
         &self,
         cluster: Arc<dyn Cluster>,
         input: QueryInput,
         analyze: bool,
     ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.run_once(cluster.clone(), &input, analyze).await {
+                Err(error) if matches!(error.code, Code::WrongBucket | Code::SchemaChanged) => error,
+                result => return result,
+            };
+            if attempt == ATTEMPTS_MAX {
+                return Err(error);
+            }
+            cluster.catch_up(input.limits.deadline).await?;
+            tokio::time::sleep(RETRY_PAUSE * attempt).await;
+            attempt += 1;
+        }
+    }
+
+    async fn run_once(
+        &self,
+        cluster: Arc<dyn Cluster>,
+        input: &QueryInput,
+        analyze: bool,
+    ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
         let running = self.start(cluster, input.limits, analyze);
-        let logical = self.logical(&running, &input).await?;
+        let logical = self.logical(&running, input).await?;
         let (batches, plan) = self.execute(&running, &logical).await?;
         let columns = names::columns(&input.query, &plan.schema());
         Ok((QueryOutput { columns, batches }, plan))

@@ -43,9 +43,26 @@ pub(super) fn through_columns(keys: &[Key], projection: Option<&[usize]>) -> Vec
     }
 }
 
+/// Keys above a projection. A column may come out more than once, also behind casts that keep its values: each
+/// combination is a key.
 pub(super) fn through_projection(keys: &[Key], projection: &ProjectionExec) -> Vec<Key> {
-    let position = |at: usize| projection.expr().iter().position(|expr| column_of(&expr.expr) == Some(at));
-    keys.iter().filter_map(|key| key.moved(position)).collect()
+    const COMBINATIONS_MAX: usize = 8;
+    let input = &**projection.input();
+    let sources: Vec<Option<usize>> = projection.expr().iter().map(|e| exact_column_of(&e.expr, input)).collect();
+    let mut out = Vec::new();
+    for key in keys {
+        let mut combinations: Vec<Vec<usize>> = vec![Vec::new()];
+        for column in &key.columns {
+            let places = || sources.iter().enumerate().filter(|(_, from)| **from == Some(*column)).map(|(to, _)| to);
+            combinations = combinations
+                .iter()
+                .flat_map(|prefix| places().map(|to| [prefix.as_slice(), &[to]].concat()))
+                .take(COMBINATIONS_MAX)
+                .collect();
+        }
+        out.extend(combinations.into_iter().map(|columns| Key { columns, types: key.types.clone() }));
+    }
+    out
 }
 
 /// Whether the expressions contain all columns of a key: then rows equal in them are at one storage.

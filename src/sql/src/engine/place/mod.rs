@@ -27,14 +27,20 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::buffer::BufferExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::partial_sort::PartialSortExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
@@ -137,9 +143,15 @@ impl Placer<'_> {
         spread: Spread,
     ) -> DfResult<Placed> {
         if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-            // Row by row: the only node that may stand above a cut.
             let keys = keys::through_projection(&spread.keys, projection);
-            return Ok(Placed { plan: rebuild(plan, vec![input])?, place: Place::Storages(Spread { keys, ..spread }) });
+            let projected = rebuild(plan.clone(), vec![input.clone()])?;
+            if order_length(&projected) == order_length(&input) {
+                // Row by row: the only node that may stand above a cut.
+                return Ok(Placed { plan: projected, place: Place::Storages(Spread { keys, ..spread }) });
+            }
+            // Columns that the rows are still to be merged by would be lost.
+            let gathered = self.gather(input, spread)?;
+            return Ok(Placed::router(rebuild(plan, vec![gathered])?));
         }
         if spread.limit.is_some() {
             let gathered = self.gather(input, spread)?;
@@ -328,19 +340,19 @@ fn stays(plan: &dyn ExecutionPlan, keys: &[Key]) -> Option<Vec<Key>> {
         let whole = window.window_expr().iter().all(|expr| keys::cover(keys, expr.partition_by()));
         return whole.then(|| keys.to_vec());
     }
-    (plan.name() == "UnnestExec").then(Vec::new)
+    plan.is::<UnnestExec>().then(Vec::new)
 }
 
 /// Nodes that pass rows on as they are.
 fn is_pipe(plan: &dyn ExecutionPlan) -> bool {
-    matches!(
-        plan.name(),
-        "CoalesceBatchesExec" | "CoalescePartitionsExec" | "CooperativeExec" | "RepartitionExec" | "BufferExec"
-    )
+    plan.is::<CooperativeExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<RepartitionExec>()
+        || plan.is::<BufferExec>()
 }
 
 fn is_sort(plan: &dyn ExecutionPlan) -> bool {
-    matches!(plan.name(), "SortExec" | "PartialSortExec" | "SortPreservingMergeExec")
+    plan.is::<SortExec>() || plan.is::<PartialSortExec>() || plan.is::<SortPreservingMergeExec>()
 }
 
 /// How many rows a LIMIT skips and lets through.
@@ -349,6 +361,11 @@ fn limit_of(plan: &dyn ExecutionPlan) -> Option<(usize, Option<usize>)> {
         return Some((limit.skip(), limit.fetch()));
     }
     plan.downcast_ref::<LocalLimitExec>().map(|limit| (0, Some(limit.fetch())))
+}
+
+/// By how many columns the rows are sorted.
+fn order_length(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    plan.output_ordering().map_or(0, |order| order.len())
 }
 
 /// One partition, in order if there was one.

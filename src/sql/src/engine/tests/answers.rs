@@ -57,6 +57,15 @@ fn brief(rows: &model::Result<Vec<Vec<String>>>) -> String {
 }
 
 #[test]
+fn rows_that_are_too_many_to_send_along_come_to_the_router() {
+    let sql = "SELECT count(*), max(length(i.big)) FROM line l \
+               JOIN (SELECT id, repeat(name, 10000) AS big FROM item) i ON l.item_id = i.id";
+    let cluster = Fixture::filled(2);
+    assert!(cluster.explain(sql).iter().any(|line| line.contains("Rows sent along")));
+    assert_eq!(shown(&cluster.run(sql).unwrap()), shown(&Fixture::oracle().run(sql).unwrap()));
+}
+
+#[test]
 fn parameters_stand_for_values() {
     let cluster = Fixture::filled(2);
     let mut query = input("SELECT name FROM item WHERE id = $1 AND price > $2");

@@ -16,6 +16,7 @@ enum Fault {
     BreaksOff,
     Nonsense,
     Refuses,
+    RefusesOnce,
     BreaksOffLate,
 }
 
@@ -25,6 +26,7 @@ struct Faulty {
     fault: Fault,
     open: Arc<AtomicUsize>,
     waiting: Arc<Notify>,
+    asked: AtomicUsize,
 }
 
 /// Frames that count themselves.
@@ -56,7 +58,7 @@ impl Frames for FaultyFrames {
             (Fault::Nonsense, _) => Ok(Some(vec![1; 40])),
             (Fault::BreaksOffLate, Some(inner)) if self.taken == 1 => inner.next().await,
             (Fault::BreaksOffLate, _) => Ok(None),
-            (Fault::Refuses, _) => Err(Error::new(Code::WrongBucket, "the bucket moved")),
+            (Fault::Refuses | Fault::RefusesOnce, _) => Err(Error::new(Code::WrongBucket, "the bucket moved")),
         }
     }
 }
@@ -76,6 +78,9 @@ impl Cluster for Faulty {
     }
 
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
+        if matches!(self.fault, Fault::RefusesOnce) && self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            return self.inner.fragment(to, request, deadline).await;
+        }
         let inner = match self.fault {
             Fault::BreaksOffLate => Some(self.inner.fragment(to, request, deadline).await?),
             _ => None,
@@ -109,7 +114,8 @@ fn scene(fault: Fault) -> Scene {
     let fixture = Fixture::filled(2);
     let (open, waiting) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let inner = fixture.cluster.node(0);
-    let cluster = Arc::new(Faulty { inner, fault, open: open.clone(), waiting: waiting.clone() });
+    let cluster =
+        Arc::new(Faulty { inner, fault, open: open.clone(), waiting: waiting.clone(), asked: AtomicUsize::new(0) });
     Scene { fixture, cluster, open, waiting }
 }
 
@@ -181,6 +187,13 @@ fn what_breaks_is_an_error_not_fewer_rows() {
 }
 
 #[test]
+fn a_bucket_that_moved_is_looked_for_again() {
+    let scene = scene(Fault::RefusesOnce);
+    assert_eq!(scene.run(ALL, LONG).unwrap(), 240);
+    scene.assert_closed();
+}
+
+#[test]
 fn a_fragment_of_another_schema_is_refused() {
     let fixture = Fixture::filled(2);
     let other = Fixture::new(2);
@@ -223,8 +236,9 @@ fn a_fragment_of_another_schema_is_refused() {
 #[test]
 fn any_bytes_as_a_request_are_an_error() {
     use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
     let fixture = Fixture::filled(1);
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
     runner
         .run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
             let (engine, cluster) = (fixture.engine.clone(), fixture.cluster.node(0));

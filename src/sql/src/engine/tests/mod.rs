@@ -4,6 +4,8 @@
 mod answers;
 mod bounds;
 mod faults;
+mod plans;
+mod random;
 mod speed;
 
 use super::{Engine, Limits, QueryInput, QueryOutput, runtime};

@@ -41,6 +41,17 @@ SELECT id, price FROM item ORDER BY price DESC NULLS LAST, id LIMIT 10 -- ordere
 SELECT id, price FROM item ORDER BY price, id -- ordered
 SELECT id, price FROM item ORDER BY price NULLS FIRST, id DESC LIMIT 25 OFFSET 5 -- ordered
 SELECT id FROM item ORDER BY id LIMIT 5 OFFSET 238 -- ordered
+SELECT id FROM item ORDER BY price DESC NULLS LAST, id -- ordered
+SELECT name FROM item ORDER BY price NULLS FIRST, id LIMIT 20 -- ordered
+SELECT id + 1 FROM item ORDER BY weight, id LIMIT 20 OFFSET 3 -- ordered
+SELECT id AS x, kind AS y FROM item ORDER BY kind, id -- ordered
+SELECT id FROM (SELECT id, kind FROM item ORDER BY kind, id LIMIT 30) s ORDER BY id DESC LIMIT 4 -- ordered
+SELECT i.id FROM item i JOIN kind k ON i.kind = k.id ORDER BY k.label, i.id LIMIT 15 -- ordered
+SELECT l.no FROM line l JOIN shipment s ON l.order_id = s.order_id ORDER BY s.sent_at DESC, l.no LIMIT 9 -- ordered
+SELECT kind FROM item GROUP BY kind ORDER BY count(*), kind -- ordered
+SELECT NULL AS n FROM item WHERE id < 30
+SELECT NULL AS n, id FROM item WHERE id < 0
+SELECT order_id FROM line GROUP BY order_id ORDER BY sum(quantity) DESC, order_id LIMIT 6 -- ordered
 SELECT id FROM item ORDER BY id OFFSET 235 -- ordered
 SELECT kind, count(*) AS c FROM item GROUP BY kind ORDER BY c DESC, kind LIMIT 3 -- ordered
 SELECT count(*) FROM (SELECT id FROM item LIMIT 13) s

@@ -15,7 +15,7 @@ _names = itertools.count(1)
 def shop(cluster):
     """Sharded orders and items, joined on the sharding key, and a global table of customers."""
     a = cluster[0]
-    a.sql("CREATE TABLE customers (id INT PRIMARY KEY, name TEXT NOT NULL) DISTRIBUTED GLOBALLY")
+    a.sql("CREATE TABLE customers (id INT PRIMARY KEY, name VARCHAR(20) NOT NULL) DISTRIBUTED GLOBALLY")
     a.sql(
         "CREATE TABLE orders (id INT NOT NULL, customer INT, total DECIMAL(12, 2), PRIMARY KEY (id))"
         " DISTRIBUTED BY (id)"
@@ -176,6 +176,7 @@ ERRORS = [
     ("INSERT INTO orders VALUES ('x', 1, 1)", 20107, []),
     ("INSERT INTO orders VALUES (99999999999, 1, 1)", 20110, []),
     ("INSERT INTO orders VALUES (1000, 1, 123456789012.5)", 20110, []),
+    ("INSERT INTO customers VALUES (1000, 'more than its twenty characters')", 20110, ["name"]),
     ("INSERT INTO orders (id) VALUES (1, 2)", 20106, []),
     ("UPDATE orders SET nothing = 1", 20102, ["nothing"]),
     ("SELECT 1 / 0", 20111, []),

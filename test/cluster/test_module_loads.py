@@ -61,3 +61,9 @@ def test_help_lists_every_function(tmp_path):
     done = tarantool("print(require('picodata').help()) os.exit(0)", tmp_path)
     for name in ["start", "sql", "status", "crud.insert_many", "call", "bucket_id", "expel", "set_weight"]:
         assert f"picodata.{name}(" in done.stdout
+
+
+def test_scans_look_ahead_on_the_host_that_we_support(workshop):
+    instance = workshop.cluster(1).start()[0]
+    assert "is online" in instance.log()
+    assert "scans do not look ahead" not in instance.log()

@@ -13,6 +13,7 @@ pub mod guard;
 pub mod inbox;
 pub mod logger;
 pub mod lua;
+pub mod readahead;
 mod reply;
 pub mod space;
 pub mod tuple;

@@ -6,6 +6,7 @@
 
 use super::error;
 use super::ffi as own;
+use super::readahead;
 use super::tuple::Tuple;
 use model::Result;
 use std::ffi::{c_char, c_int, c_void};
@@ -154,6 +155,11 @@ pub struct TupleIterator {
 }
 
 impl TupleIterator {
+    /// Where the host keeps the iterator.
+    pub(super) fn address(&self) -> usize {
+        self.iterator as usize
+    }
+
     /// The next tuple; None at the end.
     pub fn next_tuple(&mut self) -> Result<Option<Tuple>> {
         let mut result = null_mut();
@@ -172,6 +178,7 @@ impl TupleIterator {
             if result.is_null() {
                 return Ok(false);
             }
+            readahead::look_ahead(self.iterator as usize);
             super::tuple::append_bytes(result, out);
         }
         Ok(true)

@@ -72,6 +72,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         replicaset_uuid,
     };
     storage::open(&config, folder.path(), &me, donors.as_deref())?;
+    if !crate::host::readahead::enable() {
+        log::warn!("picodata: this build of the host keeps its trees in another way; scans do not look ahead");
+    }
     let node = assembly::assemble(config, me, bootstrap)?;
     let is_founder = bootstrap && node.state().cluster.is_none();
     if is_founder {

@@ -78,6 +78,10 @@ impl State {
         if let Some(other) = in_sync.iter().find(|i| !self.topology.members(name).any(|member| member.name == **i)) {
             return wrong(format!("instance \"{other}\" is not a member of replicaset \"{name}\""));
         }
+        let absent = |name: &&InstanceName| self.topology.instances.get(*name).is_none_or(|i| !i.is_online());
+        if let Some(other) = in_sync.difference(&replicaset.in_sync).find(absent) {
+            return Err(conflict(format!("instance \"{other}\" is not online: it can not be counted in")));
+        }
         let keeps_one = replicaset.in_sync.is_empty() || !in_sync.is_disjoint(&replicaset.in_sync);
         if in_sync.is_empty() || !keeps_one {
             return wrong(format!("replicaset \"{name}\" would lose its last member in sync"));

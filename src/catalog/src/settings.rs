@@ -53,6 +53,8 @@ settings! {
     SchemaTimeoutS = "schema_timeout_s", Integer { default: 10, min: 1, max: 3_600 };
     /// Members of a replicaset that must hold a write before it is acknowledged.
     MinInSync = "min_in_sync", Integer { default: 1, min: 1, max: 31 };
+    /// Milliseconds that a write waits for the members in sync before its outcome is unknown.
+    AckTimeoutMs = "ack_timeout_ms", Integer { default: 10_000, min: 10, max: 600_000 };
     /// Milliseconds without an answer after which an instance counts as offline.
     OfflineAfterMs = "offline_after_ms", Integer { default: 1_000, min: 100, max: 600_000 };
     /// Raft voters at most: 1, 3 or 5 (an even number counts as the odd one below).

@@ -1,5 +1,6 @@
 //! Puts the rooms together: Raft on the local spaces, the catalog, and everybody who acts on its changes.
 
+use crate::acks;
 use crate::facts::Facts;
 use crate::host::{Event, clock, guard};
 use crate::mastership::{self, Mastership};
@@ -89,6 +90,7 @@ fn on_change(state: &Arc<State>, changes: &[Change]) {
         });
     };
     tell(&|| query::on_change(node, state));
+    tell(&|| acks::on_change(node, state));
     tell(&|| mastership::on_change(node, state));
     tell(&|| schema_work::on_change(node, changes));
     tell(&|| moving::on_change(node, state));

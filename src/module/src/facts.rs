@@ -3,11 +3,12 @@
 //! The leader asks again and again; an answer that would repeat the last one waits until something changes or the time of
 //! a ping is over, so that news travel at once and silence means that this thread is stuck.
 
+use crate::acks;
 use crate::host::{Call, Deadline, Event};
 use crate::node::{self, Node};
 use crate::start::join::encode;
 use crate::start::lua;
-use catalog::SchemaId;
+use catalog::{Instance, SchemaId};
 use model::msgpack::{Reader, write_bin};
 use model::{Code, Error, InstanceName, Result};
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,10 @@ pub fn report(node: &Node) -> Result<Report> {
     };
     let in_step = record.filter(|_| is_master).map(|record| {
         let members = topology.members(&record.replicaset);
-        let followers = members.filter(|member| links.get(&member.uuid).is_some_and(|link| link.downstream));
-        followers.map(|member| member.name.clone()).collect()
+        // The relay to a member that was stopped looks well for a while; the catalog knows better.
+        let follows_me = |member: &&Instance| links.get(&member.uuid).is_some_and(|link| link.downstream);
+        let followers = members.filter(|member| member.is_online()).filter(follows_me);
+        acks::promise(&state, followers.map(|member| member.name.clone()).collect())
     });
     let is_counted = facts.incarnation.get() > 0;
     Ok(Report {

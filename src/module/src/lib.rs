@@ -3,6 +3,7 @@
 //! `host` wraps Tarantool's C API; everything else is built on it. `start` makes the process a member of the cluster,
 //! `assembly` puts its rooms together. The facade in `lua/` loads this library as `picodata.core`.
 
+mod acks;
 mod assembly;
 pub mod bridge;
 mod crud;

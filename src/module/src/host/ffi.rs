@@ -40,4 +40,15 @@ unsafe extern "C" {
         key_end: *const c_char,
     ) -> isize;
     pub fn box_is_ro() -> bool;
+
+    /// This instance's vector clock.
+    pub static box_vclock: *const c_void;
+    /// This instance's number in its replicaset.
+    pub static instance_id: u32;
+    /// A member of the replicaset by its number, which has to be below 32; null when there is none.
+    pub fn replica_by_id(id: u32) -> *const c_void;
+    pub fn relay_get_state(relay: *const c_void) -> c_int;
+    pub fn relay_vclock(relay: *const c_void) -> *const c_void;
+    pub static ev_default_loop_ptr: *mut c_void;
+    pub fn ev_prepare_start(event_loop: *mut c_void, watcher: *mut c_void);
 }

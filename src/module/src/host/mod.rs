@@ -13,10 +13,13 @@ pub mod guard;
 pub mod inbox;
 pub mod logger;
 pub mod lua;
+mod peek;
 pub mod readahead;
+pub mod relays;
 mod reply;
 pub mod space;
 pub mod tuple;
+pub mod turn;
 pub mod txn;
 
 pub use clock::Deadline;

@@ -8,6 +8,7 @@
 //! compares what it reads with what the host's own iteration answers, by reads that can not fault; where the two
 //! differ, scans go on without looking ahead. Nothing but prefetches comes of what is read.
 
+use super::peek::{Memory, Trusted, Untrusted};
 use super::space::{IteratorKind, Space};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,39 +46,6 @@ const CACHE_LINE: usize = 64;
 
 /// The host's function that goes to the next tuple of a tree; 0 until `enable` has found it.
 static TREE_NEXT: AtomicUsize = AtomicUsize::new(0);
-
-/// How memory is read.
-trait Memory {
-    /// # Safety
-    /// The address holds a `T`, unless the implementation finds that out by itself.
-    unsafe fn read<T: Copy + Default>(&self, address: usize) -> Option<T>;
-}
-
-/// Plain loads.
-struct Trusted;
-
-impl Memory for Trusted {
-    #[inline]
-    unsafe fn read<T: Copy + Default>(&self, address: usize) -> Option<T> {
-        // SAFETY: by the caller's promise.
-        Some(unsafe { (address as *const T).read_unaligned() })
-    }
-}
-
-/// Reads by the kernel, which answers an error where there is nothing.
-struct Untrusted;
-
-impl Memory for Untrusted {
-    unsafe fn read<T: Copy + Default>(&self, address: usize) -> Option<T> {
-        let mut value = T::default();
-        let len = size_of::<T>();
-        let local = libc::iovec { iov_base: (&raw mut value).cast(), iov_len: len };
-        let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: len };
-        // SAFETY: copies at most `len` bytes into `value`, which any bytes are valid for.
-        let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
-        (copied == len as isize).then_some(value)
-    }
-}
 
 /// Where an iterator stands.
 struct Standing {

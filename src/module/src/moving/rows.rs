@@ -2,6 +2,7 @@
 //!
 //! A payload is a MessagePack array of `[bucket, [[table id, [tuple, ...]], ...]]`.
 
+use crate::acks;
 use crate::host::{IteratorKind, Space, Transaction, fiber};
 use crate::storage::{self, TableSet};
 use crud::{Layout, RowWriter};
@@ -112,7 +113,8 @@ fn keys_of(layout: &Layout, bucket: BucketId, max: usize) -> Result<Vec<Vec<u8>>
     Ok(keys)
 }
 
-/// Makes the buckets of a payload what it says: each bucket of a memtx table in one transaction.
+/// Makes the buckets of a payload what it says: each bucket of a memtx table in one transaction. All members in sync have
+/// them when this answers.
 pub fn store(payload: &[u8]) -> Result<()> {
     let mut reader = Reader::new(payload);
     for _ in 0..reader.array_len()? {
@@ -128,7 +130,7 @@ pub fn store(payload: &[u8]) -> Result<()> {
             store_bucket(table, bucket, &tuples)?;
         }
     }
-    Ok(())
+    acks::await_in_sync()
 }
 
 fn store_bucket(table: u64, bucket: BucketId, tuples: &[&[u8]]) -> Result<()> {

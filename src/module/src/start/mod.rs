@@ -75,6 +75,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     if !crate::host::readahead::enable() {
         log::warn!("picodata: this build of the host keeps its trees in another way; scans do not look ahead");
     }
+    if !crate::host::relays::enable() {
+        log::warn!("picodata: this build of the host keeps its relays in another way; acknowledgements are polled for");
+    }
     let node = assembly::assemble(config, me, bootstrap)?;
     let is_founder = bootstrap && node.state().cluster.is_none();
     if is_founder {

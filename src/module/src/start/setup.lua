@@ -69,6 +69,18 @@ function setup.links()
     return links
 end
 
+--- How far the members that follow this instance have acknowledged its own rows: {[id] = lsn}, and its own lsn at [0].
+function setup.acknowledged()
+    local positions = setmetatable({[0] = box.info.lsn}, {__serialize = 'map'})
+    for id, member in pairs(box.info.replication) do
+        local downstream = member.downstream
+        if downstream ~= nil and downstream.status == 'follow' then
+            positions[id] = downstream.vclock[box.info.id] or 0
+        end
+    end
+    return positions
+end
+
 --- How many rows of the replicaset's common history this instance has: local rows do not count.
 function setup.position()
     local sum = 0

@@ -1,6 +1,7 @@
 //! `picodata.peer.procedure`: a user's Lua function, run on the master that owns the bucket of a key.
 
 use super::Storage;
+use crate::acks;
 use crate::host::Call;
 use crud::row::bucket_of_stored;
 use model::msgpack::{self, Reader};
@@ -74,9 +75,12 @@ impl Storage {
         }
         self.guard.borrow_mut().begin_write(bucket)?;
         let result = run(name, args);
+        // Also after an error: the function may have committed before it failed.
+        let acknowledged = acks::await_in_sync();
         self.guard.borrow_mut().end_write(bucket);
         self.quiet.notify_all();
         let result = result?;
+        acknowledged?;
         Ok(result)
     }
 }

@@ -1,5 +1,6 @@
 //! Box as the crate `crud` wants it: `Store` for the operations of a batch, `Walk` for an index.
 
+use crate::acks;
 use crate::host::txn::Bookmark;
 use crate::host::{IteratorKind, Space, Transaction, TupleIterator, fiber};
 use crud::batch::Store;
@@ -12,6 +13,7 @@ use model::{Code, Error, Result, TableId, msgpack};
 #[derive(Default)]
 pub struct BoxStore {
     transaction: Option<Transaction>,
+    has_written: bool,
 }
 
 impl Store for BoxStore {
@@ -24,9 +26,10 @@ impl Store for BoxStore {
 
     fn commit(&mut self) -> Result<()> {
         match self.transaction.take() {
-            Some(transaction) => transaction.commit(),
-            None => Err(Error::internal("a commit without a transaction")),
+            Some(transaction) => transaction.commit()?,
+            None => return Err(Error::internal("a commit without a transaction")),
         }
+        if self.has_written { acks::await_in_sync() } else { Ok(()) }
     }
 
     fn rollback(&mut self) {
@@ -46,14 +49,17 @@ impl Store for BoxStore {
     }
 
     fn insert(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
+        self.has_written = true;
         Space(space).insert(tuple).map(drop).map_err(plain_duplicate)
     }
 
     fn replace(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
+        self.has_written = true;
         Space(space).replace(tuple).map(drop).map_err(plain_duplicate)
     }
 
     fn delete(&mut self, space: TableId, key: &[u8], out: Option<&mut Vec<u8>>) -> Result<bool> {
+        self.has_written = true;
         let old = Space(space).delete(0, key)?;
         match out {
             Some(out) => append(old, out),
@@ -62,6 +68,7 @@ impl Store for BoxStore {
     }
 
     fn update(&mut self, space: TableId, key: &[u8], operations: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+        self.has_written = true;
         append(Space(space).update(0, key, operations, INDEX_BASE).map_err(plain_duplicate)?, out)
     }
 }

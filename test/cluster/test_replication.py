@@ -1,0 +1,111 @@
+"""What is acknowledged is in the log of every member in sync, and survives the death of its master."""
+
+import threading
+
+import pytest
+import tarantool
+from harness import wait_until
+
+UNKNOWN = 20202
+WRITES_BEFORE = 200
+WRITES_AFTER = 200
+
+
+def record(instance, name):
+    return next(r for r in instance.status()["replicasets"] if r["name"] == name)
+
+
+def in_sync(instance, name):
+    return set(record(instance, name)["in_sync"])
+
+
+@pytest.fixture
+def cluster(workshop):
+    """Two replicasets of two, all members in sync, with a table."""
+    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    names = [r["name"] for r in cluster[0].status()["replicasets"]]
+    wait_until(lambda: all(len(in_sync(cluster[0], name)) == 2 for name in names), "all members to be in sync")
+    return cluster
+
+
+def away_from_leader(cluster):
+    """A replicaset whose members can go while Raft keeps its leader: its name, its master and its replica."""
+    leader = cluster.leader().name
+    status = cluster[0].status()
+    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
+    name = next(r["name"] for r in status["replicasets"] if r["name"] != homes[leader])
+    master = cluster.master_of(name)
+    return name, master, next(i for i in cluster if homes[i.name] == name and i is not master)
+
+
+class Writer(threading.Thread):
+    """Inserts rows 0, step, 2 * step, ... shifted by its number, and remembers which were acknowledged."""
+
+    def __init__(self, instance, number, step):
+        super().__init__(daemon=True)
+        self.connection, self.number, self.step = instance.connect(timeout_s=60), number, step
+        self.acknowledged, self.done = [], threading.Event()
+
+    def run(self):
+        key = self.number
+        while not self.done.is_set():
+            try:
+                self.connection.call("picodata.crud.insert", ("t", [key, key]))
+                self.acknowledged.append(key)
+            except tarantool.error.DatabaseError:
+                pass  # Not acknowledged: it may be there or not.
+            key += self.step
+
+
+def test_replicas_have_what_was_acknowledged(cluster):
+    asked = cluster[0]
+    for key in range(100):
+        asked.call("crud.insert", "t", [key, key])
+        rows = sum(i.eval("return box.space.t:count()")[0] for i in cluster)
+        assert rows == 2 * (key + 1), "both members of a replicaset have the row when it is acknowledged"
+
+
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_no_acknowledged_write_is_lost_with_its_master(cluster, fault):
+    name, master, replica = away_from_leader(cluster)
+    asked = next(i for i in cluster if i not in (master, replica))
+    writers = [Writer(asked, number, 8) for number in range(8)]
+    for writer in writers:
+        writer.start()
+
+    def written():
+        return sum(len(w.acknowledged) for w in writers)
+
+    wait_until(lambda: written() > WRITES_BEFORE, "writes before the fault")
+    master.kill() if fault == "kill" else master.pause()
+    wait_until(lambda: record(asked, name)["master"] == replica.name, "the replica to be master")
+    before = written()
+    wait_until(lambda: written() > before + WRITES_AFTER, "writes after it")
+    for writer in writers:
+        writer.done.set()
+    for writer in writers:
+        writer.join()
+    found = {row[0] for row in asked.sql("SELECT id FROM t")}
+    lost = [key for writer in writers for key in writer.acknowledged if key not in found]
+    assert lost == []
+
+
+def test_a_write_that_too_few_have_is_unknown_and_reads_go_on(workshop):
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    asked = cluster[0]
+    name = asked.status()["replicasets"][0]["name"]
+    asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    wait_until(lambda: len(in_sync(asked, name)) == 3, "all members to be in sync")
+    asked.call("set_setting", "min_in_sync", 3)
+    asked.call("set_setting", "ack_timeout_ms", 200)
+    master = cluster.master_of(name)
+    replica = next(i for i in cluster if i is not master and i is not cluster.leader())
+    replica.pause()
+    with pytest.raises(tarantool.error.DatabaseError) as raised:
+        master.call("crud.insert", "t", [1, 1])
+    assert raised.value.args[0] == UNKNOWN and replica.name in raised.value.args[1]
+    assert master.call("crud.get", "t", 1)["rows"] == [[1, 1]], "it is in the log of the master"
+    replica.resume()
+    wait_until(lambda: master.call("crud.replace", "t", [1, 2]), "writes to be acknowledged again")
+    assert master.call("crud.get", "t", 1)["rows"] == [[1, 2]]

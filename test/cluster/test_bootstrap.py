@@ -122,6 +122,11 @@ def test_expelled_instances_are_gone(workshop):
     rest = [i for i in cluster if i is not victim]
     rest[0].call("expel", victim.name)
     wait_until(lambda: state_of(rest[0], victim) == "Expelled", "the instance to be expelled")
+    assert victim.exit_code() == 0
+    assert "was expelled" in victim.log()
+    victim.start()
+    assert victim.exit_code() != 0
+    assert "start it with an empty data_dir" in victim.log()
     assert rest[1].sql("SELECT 1") == [[1]]
 
 

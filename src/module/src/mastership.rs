@@ -54,10 +54,23 @@ impl Mastership {
 
 /// The catalog changed: takes over at once what takes no time.
 pub fn on_change(node: &'static Node, state: &Arc<State>) {
+    end_if_expelled(node, state);
     if let Err(error) = router::install(state, &node.me.name, !space::is_read_only(), &node.pool) {
         log::error!("router: {error}");
     }
     node.mastership.wake();
+}
+
+/// An instance that was expelled has nothing left to do: its process ends as if it had been asked to.
+fn end_if_expelled(node: &Node, state: &State) {
+    let is_expelled = |instance: &catalog::Instance| instance.state == catalog::InstanceState::Expelled;
+    // While it starts, `start` refuses with the reason.
+    let is_started = node.facts.incarnation.get() > 0;
+    if is_started && state.topology.instances.get(&node.me.name).is_some_and(is_expelled) {
+        log::error!("picodata: instance {} was expelled from the cluster; its process ends", node.me.name);
+        // SAFETY: sends this process the signal by which the host shuts down in good order.
+        unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
+    }
 }
 
 /// Makes the host writable or read-only as the catalog says.

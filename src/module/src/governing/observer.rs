@@ -3,7 +3,7 @@
 use crate::facts::{self, PING_MS, Report};
 use crate::host::fiber::FiberHandle;
 use crate::host::{Deadline, Event, clock, fiber};
-use crate::net::CallError;
+use crate::net::{CallError, Socket};
 use crate::node::Node;
 use crate::start::join::{decode, encode};
 use boot::Address;
@@ -18,10 +18,15 @@ const GRACE_MS: u64 = 400;
 /// How soon an instance that could not be reached is asked again.
 const RETRY_MS: u64 = 50;
 
+/// How long a machine may take to say that nobody listens.
+const PROBE_MS: u64 = 200;
+
 pub struct Observer {
     pub address: String,
     report: RefCell<Option<Report>>,
     heard_s: Cell<f64>,
+    /// Nobody listens at its address: no need to wait for more silence.
+    is_gone: Cell<bool>,
     fiber: RefCell<Option<FiberHandle>>,
 }
 
@@ -31,6 +36,7 @@ impl Observer {
             address: address.to_owned(),
             report: RefCell::new(None),
             heard_s: Cell::new(clock::now_s()),
+            is_gone: Cell::new(false),
             fiber: RefCell::new(None),
         });
         let is_me = *name == node.me.name;
@@ -42,7 +48,13 @@ impl Observer {
                 match asked {
                     Ok(true) => wakeup.notify_all(),
                     Ok(false) => {}
-                    Err(_) => fiber::sleep(RETRY_MS as f64 / 1e3),
+                    Err(_) => {
+                        theirs.is_gone.set(!is_me && Socket::is_refused(&theirs.address, Deadline::after_ms(PROBE_MS)));
+                        if theirs.is_gone.get() {
+                            wakeup.notify_all();
+                        }
+                        fiber::sleep(RETRY_MS as f64 / 1e3);
+                    }
                 }
             }
         })?;
@@ -81,6 +93,7 @@ impl Observer {
     }
 
     fn take(&self, report: Report) -> bool {
+        self.is_gone.set(false);
         self.heard_s.set(clock::now_s());
         let is_news = self.report.borrow().as_ref() != Some(&report);
         *self.report.borrow_mut() = Some(report);
@@ -89,7 +102,10 @@ impl Observer {
 
     /// In the governor's words.
     pub fn observed(&self, now_s: f64) -> Observed {
-        let silent_ms = ((now_s - self.heard_s.get()).max(0.0) * 1e3) as u64;
+        let silent_ms = match self.is_gone.get() {
+            true => u64::MAX,
+            false => ((now_s - self.heard_s.get()).max(0.0) * 1e3) as u64,
+        };
         let Some(report) = self.report.borrow().clone() else { return Observed { silent_ms, ..Observed::default() } };
         Observed {
             incarnation: report.incarnation,

@@ -49,6 +49,14 @@ impl Socket {
         Err(cause)
     }
 
+    /// Whether a machine answers that nobody listens at the address: the process that did is gone. Yields.
+    pub fn is_refused(address: &str, deadline: Deadline) -> bool {
+        let refused = |candidate| {
+            connect_one(candidate, deadline).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        };
+        resolve(address, deadline).is_ok_and(|candidates| !candidates.is_empty() && candidates.into_iter().all(refused))
+    }
+
     fn new(stream: TcpStream) -> std::io::Result<Socket> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;

@@ -66,6 +66,24 @@ def test_replicas_have_what_was_acknowledged(cluster):
         assert rows == 2 * (key + 1), "both members of a replicaset have the row when it is acknowledged"
 
 
+def test_nobody_follows_a_replica(cluster):
+    """So that what only an old master has is never brought to the others when it comes back."""
+    follows = "local n = 0 for _, m in pairs(box.info.replication) do n = n + (m.upstream and 1 or 0) end return n"
+    masters = {r["master"] for r in cluster[0].status()["replicasets"]}
+
+    def is_star():
+        return all(i.eval(follows)[0] == (0 if i.name in masters else 1) for i in cluster)
+
+    wait_until(is_star, "replicas to follow their masters only")
+    _, master, replica = away_from_leader(cluster)
+    master.kill()
+    wait_until(lambda: replica.name in {r["master"] for r in replica.status()["replicasets"]}, "a new master")
+    master.start()
+    cluster.wait_whole()
+    masters = {r["master"] for r in replica.status()["replicasets"]}
+    wait_until(is_star, "the old master to follow the new one, and not the other way round")
+
+
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_no_acknowledged_write_is_lost_with_its_master(cluster, fault):
     name, master, replica = away_from_leader(cluster)

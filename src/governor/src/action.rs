@@ -25,7 +25,7 @@ pub enum Step {
     ChangeMembership { voters: BTreeSet<RaftId>, learners: BTreeSet<RaftId> },
     /// Hand Raft's leadership over.
     TransferLeadership { to: RaftId },
-    /// Set up the instance's replication with all members of its replicaset, itself included, by their addresses.
+    /// Have the instance follow these members of its replicaset and no others, by their addresses.
     ConfigureReplication { replicaset: ReplicasetName, instance: InstanceName, peers: BTreeSet<String> },
     /// Have these members stop following the old master, and say how much of its writes they have.
     Fence { replicaset: ReplicasetName, term: u64, instances: BTreeSet<InstanceName> },

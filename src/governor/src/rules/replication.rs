@@ -1,9 +1,12 @@
-//! Replication is set up among all members of a replicaset: everyone knows everyone, so that any can become master.
+//! Replication is a star: replicas follow the master, and the master follows nobody.
+//!
+//! A master that comes back after another took over may have rows that nobody acknowledged. Since nobody follows it, they
+//! stay where they are, and what the new master wrote to the same keys is not undone.
 //!
 //! Not while a term has no master: its members have just stopped following the old one.
 
 use crate::{Step, View};
-use catalog::Replicaset;
+use catalog::{Instance, Replicaset};
 use std::collections::BTreeSet;
 
 pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
@@ -15,17 +18,21 @@ fn set_up(view: &View<'_>, replicaset: &Replicaset) -> Vec<Step> {
         return vec![];
     }
     let members = || view.state.topology.members(&replicaset.name);
-    let wanted: BTreeSet<String> = members().map(|member| member.address.clone()).collect();
-    let mut wrong: Vec<_> = members()
-        .filter(|member| view.can_ask(member))
-        .filter(|member| view.observed(member).and_then(|o| o.peers.as_ref()).is_some_and(|peers| *peers != wanted))
-        .collect();
+    // Without any data yet, everybody waits for the first master.
+    let Some(master) = members().find(|member| replicaset.master.as_ref() == Some(&member.name)) else { return vec![] };
+    let wanted = |member: &Instance| -> BTreeSet<String> {
+        if member.name == master.name { BTreeSet::new() } else { [master.address.clone()].into() }
+    };
+    let is_wrong = |member: &&Instance| {
+        view.observed(member).and_then(|o| o.peers.as_ref()).is_some_and(|peers| *peers != wanted(member))
+    };
+    let mut wrong: Vec<_> = members().filter(|member| view.can_ask(member)).filter(is_wrong).collect();
     // The master first: a newcomer waits for it to answer.
     wrong.sort_by_key(|member| (replicaset.master.as_ref() != Some(&member.name), member.raft_id));
-    let configure = |instance: &catalog::Instance| Step::ConfigureReplication {
+    let configure = |instance: &Instance| Step::ConfigureReplication {
         replicaset: replicaset.name.clone(),
         instance: instance.name.clone(),
-        peers: wanted.clone(),
+        peers: wanted(instance),
     };
     wrong.into_iter().map(configure).collect()
 }

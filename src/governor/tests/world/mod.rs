@@ -51,11 +51,11 @@ impl World {
         Ok(self.state.topology.instance(&name.into())?.replicaset.to_string())
     }
 
-    /// A fresh process, which has set up replication with the members that it found.
+    /// A fresh process, which follows nobody.
     fn appear(&mut self, name: &str) {
         let name = InstanceName::from(name);
         let Some(instance) = self.state.topology.instances.get(&name) else { return };
-        let peers = self.state.topology.members(&instance.replicaset).map(|member| member.address.clone()).collect();
+        let peers = BTreeSet::new();
         let incarnation = instance.incarnation;
         self.alive.insert(name.clone());
         self.observed.insert(name, Observed { incarnation, ready: true, peers: Some(peers), ..Observed::default() });
@@ -96,17 +96,21 @@ impl World {
         }
     }
 
-    /// Masters find all live replicas in step that have replication with all members.
+    /// Masters find all live replicas in step that follow them and nobody else.
     fn observe_masters(&mut self) {
         for replicaset in self.state.topology.replicasets.values() {
             let members = || self.state.topology.members(&replicaset.name);
-            let all: BTreeSet<String> = members().map(|member| member.address.clone()).collect();
+            let Some(master) = members().find(|member| replicaset.master.as_ref() == Some(&member.name)) else {
+                continue;
+            };
+            let star = BTreeSet::from([master.address.clone()]);
             let connected = |name: &InstanceName| {
-                self.alive.contains(name) && self.observed.get(name).is_some_and(|o| o.peers.as_ref() == Some(&all))
+                let follows = self.observed.get(name).is_some_and(|o| o.peers.as_ref() == Some(&star));
+                self.alive.contains(name) && (*name == master.name || follows)
             };
             let in_step = members().map(|member| member.name.clone()).filter(connected).collect();
-            if let Some(master) = replicaset.master.as_ref().filter(|master| connected(master)) {
-                self.observed.entry(master.clone()).or_default().in_step = in_step;
+            if connected(&master.name) {
+                self.observed.entry(master.name.clone()).or_default().in_step = in_step;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Replication is a star: replicas follow the master, and the master follows nobody.
 //!
 //! A master that comes back after another took over may have rows that nobody acknowledged. Since nobody follows it, they
-//! stay where they are, and what the new master wrote to the same keys is not undone.
+//! stay where they are until it is master again; nothing keeps it from that yet.
 //!
 //! Not while a term has no master: its members have just stopped following the old one.
 

@@ -249,3 +249,31 @@ def test_writes_go_on_when_a_replica_dies(workshop):
     replica.start()
     cluster.wait_whole()
     assert replica.call("crud.count", "t", []) == 100
+
+
+def test_every_key_is_found_on_every_way_to_it(cluster):
+    cluster[0].sql("CREATE TABLE every_key (id BIGINT PRIMARY KEY, v INT)")
+    keys = list(range(1000))
+    for instance, ids in ((cluster[0], keys[:500]), (cluster[1], keys[500:])):
+        instance.call("crud.insert_many", "every_key", [[i, i] for i in ids[::2]])
+        for i in ids[1::2]:
+            instance.sql("INSERT INTO every_key VALUES (?, ?)", i, i)
+    ways = {
+        "crud.get": lambda i: cluster[2].call("crud.get", "every_key", i)["rows"],
+        "a point statement": lambda i: cluster[2].sql("SELECT * FROM every_key WHERE id = ?", i),
+        "the engine": lambda i: cluster[2].sql("SELECT * FROM every_key WHERE id = ? OR id = -1", i),
+        "an update": lambda i: [[i, i]] * cluster[2].sql("UPDATE every_key SET v = ? WHERE id = ?", i, i),
+    }
+    for way, find in ways.items():
+        assert [i for i in keys if find(i) != [[i, i]]] == [], way
+    # A procedure of a user reads the space by the keys that it sees.
+    unseen = """
+        local unseen = 0
+        for _, tuple in box.space.every_key:pairs() do
+            if box.space.every_key:get({tuple[1], tuple[2]}) == nil then
+                unseen = unseen + 1
+            end
+        end
+        return unseen
+    """
+    assert [instance.eval(unseen)[0] for instance in cluster] == [0] * len(cluster)

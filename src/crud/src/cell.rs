@@ -76,10 +76,10 @@ impl Cell {
         let Some((&marker, _)) = bytes.split_first() else { return Ok(false) };
         Ok(match self.ty {
             Boolean => matches!(marker, 0xc2 | 0xc3),
-            SmallInt => integer(bytes).is_some_and(|i| i16::try_from(i).is_ok()),
-            Integer => integer(bytes).is_some_and(|i| i32::try_from(i).is_ok()),
-            BigInt => integer(bytes).is_some(),
-            Unsigned => integer(bytes).is_some_and(|i| i >= 0),
+            SmallInt => shortest_integer(bytes).is_some_and(|i| i16::try_from(i).is_ok()),
+            Integer => shortest_integer(bytes).is_some_and(|i| i32::try_from(i).is_ok()),
+            BigInt => shortest_integer(bytes).is_some(),
+            Unsigned => shortest_integer(bytes).is_some_and(|i| i >= 0),
             Double => marker == 0xcb,
             Real => double(bytes).is_some_and(|d| f64::from(d as f32) == d),
             Decimal { precision, scale } => {
@@ -144,6 +144,21 @@ pub(crate) fn integer(bytes: &[u8]) -> Option<i64> {
     })
 }
 
+/// The integer, if it has the shortest form. The host compares keys by their bytes, so only that form is stored.
+fn shortest_integer(bytes: &[u8]) -> Option<i64> {
+    let value = integer(bytes)?;
+    let len = match value {
+        -0x20..=0x7f => 1,
+        -0x80..=0xff => 2,
+        -0x8000..=0xffff => 3,
+        -0x8000_0000..=0xffff_ffff => 5,
+        _ => 9,
+    };
+    // What is not negative has to be written as unsigned.
+    let is_signed = matches!(bytes[0], 0xd0..=0xd3);
+    (bytes.len() == len && is_signed == (value < -0x20)).then_some(value)
+}
+
 pub(crate) fn double(bytes: &[u8]) -> Option<f64> {
     let (0xcb, rest) = bytes.split_first().map(|(marker, rest)| (*marker, rest))? else { return None };
     rest.try_into().ok().map(f64::from_be_bytes)
@@ -198,6 +213,27 @@ mod tests {
             let mut out = Vec::new();
             let _ = Cell::new(ty).write(&mut Reader::new(&bytes), &mut out);
             let _ = Cell::new(ty).check_stored(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_integer_is_stored_in_its_shortest_form_however_it_came() {
+        let forms = |i: i64| {
+            let bytes = i.to_be_bytes();
+            let signed = [(0xd0, 7), (0xd1, 6), (0xd2, 4), (0xd3, 0)];
+            let unsigned = [(0xcc, 7), (0xcd, 6), (0xce, 4), (0xcf, 0)];
+            let form = move |(marker, from): (u8, usize)| [&[marker], &bytes[from..]].concat();
+            signed.into_iter().chain(unsigned).map(form).filter(move |form| integer(form) == Some(i))
+        };
+        let edges = [0, 1, 127, 128, 255, 256, 65_535, 65_536, u32::MAX as i64, u32::MAX as i64 + 1, i64::MAX];
+        let negative = [-1, -32, -33, -128, -129, -32_768, -32_769, i32::MIN as i64, i32::MIN as i64 - 1, i64::MIN];
+        for value in edges.into_iter().chain(negative) {
+            let mut shortest = Vec::new();
+            model::msgpack::write_int(&mut shortest, value);
+            assert!(Cell::new(ColumnType::BigInt).fits(&shortest).unwrap(), "{value}");
+            for form in forms(value) {
+                assert_eq!(write(ColumnType::BigInt, &form).unwrap(), shortest, "{value} as {form:x?}");
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Rows, objects and keys: from the MessagePack that a user sent to the tuple or key that box takes.
 //!
 //! A sharded table's tuple and key begin with the bucket id, which is computed from the values just written: its place
-//! is kept free with a fixed width and filled in at the end, so that a row is walked once.
+//! is kept free and filled in at the end, so that a row is walked once. Like every integer it is stored in the shortest
+//! form: the host compares keys by their bytes, so that another form of the same number is another key to it.
 
 use crate::layout::Layout;
 use model::msgpack::{self, Reader};
@@ -167,7 +168,7 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Fills in the bucket of the tuple or key that starts at `start`, whose sharding columns are at `places`.
-    fn finish(&self, start: usize, places: &[usize], out: &mut [u8]) -> Result<BucketId> {
+    fn finish(&self, start: usize, places: &[usize], out: &mut Vec<u8>) -> Result<BucketId> {
         if !self.layout.is_sharded() {
             return Ok(0);
         }
@@ -175,11 +176,20 @@ impl<'a> RowWriter<'a> {
         columns.array_len()?;
         columns.skip()?;
         let bucket = self.bucket_of(columns, places)?;
-        let at = out.len() - columns.rest().len();
-        if self.is_wide() {
-            out[at - 4..at].copy_from_slice(&bucket.to_be_bytes());
-        } else {
-            out[at - 2..at].copy_from_slice(&(bucket as u16).to_be_bytes());
+        let end = out.len() - columns.rest().len();
+        let place = if self.is_wide() { 5 } else { 3 };
+        let bytes = bucket.to_be_bytes();
+        let (marker, digits) = match bucket {
+            0..=0x7f => (bytes[3], &bytes[4..]),
+            0x80..=0xff => (0xcc, &bytes[3..]),
+            0x100..=0xffff => (0xcd, &bytes[2..]),
+            _ => (0xce, &bytes[..]),
+        };
+        let unused = place - 1 - digits.len();
+        out[end - digits.len()..end].copy_from_slice(digits);
+        out[end - digits.len() - 1] = marker;
+        if unused > 0 {
+            out.drain(end - place..end - place + unused);
         }
         Ok(bucket)
     }
@@ -247,7 +257,7 @@ pub(crate) fn null_violation(layout: &Layout, position: usize) -> Error {
 ///
 /// Errors: `Argument` when the bytes are no such tuple.
 pub fn bucket_of_stored(bytes: &[u8]) -> Result<BucketId> {
-    // As `RowWriter` writes it for up to 65,535 buckets and 14 columns.
+    // Most buckets of a tier of up to 65,535, in rows of up to 14 columns.
     if let [0x90..=0x9f, 0xcd, high, low, ..] = *bytes {
         return Ok(u32::from(u16::from_be_bytes([high, low])));
     }

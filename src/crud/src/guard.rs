@@ -107,10 +107,13 @@ impl BucketGuard {
         if !self.is_master && !any_replica {
             return Err(self.not_master());
         }
-        match self.state(bucket) {
-            BucketState::Active | BucketState::ReadOnly => Ok(()),
-            BucketState::Foreign | BucketState::Receiving => Err(self.wrong_bucket(bucket)),
-        }
+        if self.is_readable(bucket) { Ok(()) } else { Err(self.wrong_bucket(bucket)) }
+    }
+
+    /// Whether the rows of a bucket here are those that readers see.
+    #[inline]
+    pub fn is_readable(&self, bucket: BucketId) -> bool {
+        matches!(self.state(bucket), BucketState::Active | BucketState::ReadOnly)
     }
 
     /// Checks a write to one bucket and counts it as in flight. Each success needs one `end_write`.

@@ -11,6 +11,7 @@ pub mod cell;
 pub mod compare;
 pub mod guard;
 pub mod layout;
+pub mod moment;
 pub mod request;
 pub mod retry;
 pub mod row;

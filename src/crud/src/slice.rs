@@ -12,7 +12,7 @@ use model::{BucketId, Result};
 use sharding::BucketRange;
 use std::sync::Arc;
 
-/// Tuples in one slice.
+/// Tuples that are looked at for one slice.
 pub const SLICE_ROWS_MAX: usize = 4096;
 /// Bytes after which a slice ends.
 pub const SLICE_BYTES_MAX: usize = 4 << 20;
@@ -59,15 +59,21 @@ impl Slicer {
         slicer
     }
 
-    /// Appends the next slice to `bytes`, and where each of its tuples ends to `ends`. Answers false at the end.
+    /// Appends the next slice of those tuples that `is_wanted` to `bytes`, and where each of them ends to `ends`. A slice
+    /// ends after so many tuples seen, wanted or not, so it may be empty. Answers false when there are no more.
     ///
     /// Errors: what the host says.
-    pub fn next(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
-        let (rows_before, bytes_before) = (ends.len(), bytes.len());
-        while !self.is_done && ends.len() - rows_before < SLICE_ROWS_MAX && bytes.len() - bytes_before < SLICE_BYTES_MAX
-        {
-            if self.request.rows_max.is_some_and(|rows_max| self.rows >= rows_max) {
-                self.is_done = true;
+    pub fn next(
+        &mut self,
+        walk: &mut impl Walk,
+        is_wanted: impl Fn(&[u8]) -> Result<bool>,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<bool> {
+        let bytes_before = bytes.len();
+        for _ in 0..SLICE_ROWS_MAX {
+            self.is_done |= !self.takes_more();
+            if self.is_done || bytes.len() - bytes_before >= SLICE_BYTES_MAX {
                 break;
             }
             if !self.is_positioned {
@@ -78,14 +84,32 @@ impl Slicer {
                 self.is_done = true;
                 break;
             }
-            if self.wants(&bytes[start..])? {
+            if self.wants(&bytes[start..])? && is_wanted(&bytes[start..])? {
                 ends.push(bytes.len() as u32);
                 self.rows += 1;
             } else {
                 bytes.truncate(start);
             }
         }
-        Ok(ends.len() > rows_before)
+        Ok(!self.is_done)
+    }
+
+    /// Whether fewer tuples were given than wanted.
+    pub(crate) fn takes_more(&self) -> bool {
+        self.request.rows_max.is_none_or(|rows_max| self.rows < rows_max)
+    }
+
+    /// A tuple was given that did not come from the index.
+    pub(crate) fn count_row(&mut self) {
+        self.rows += 1;
+    }
+
+    /// Whether a tuple is among those that the scan is for, wherever its walk is.
+    pub(crate) fn covers(&self, tuple: &[u8]) -> Result<bool> {
+        let request = &self.request;
+        let accepts = |bound: &Option<Condition>| bound.as_ref().is_none_or(|b| b.accepts(&request.layout, tuple));
+        let is_in = !request.layout.is_sharded() || contains(&request.buckets, bucket_of_stored(tuple)?);
+        Ok(is_in && accepts(&request.lower) && accepts(&request.upper))
     }
 
     fn near(&self) -> &Option<Condition> {

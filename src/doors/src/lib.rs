@@ -88,7 +88,7 @@ doors! {
 doors! {
     discover join raft propose report table_exists catch_up
     configure_replication fence apply_schema
-    batch procedure fragment fragment_next fragment_cancel
+    batch procedure fragment fragment_next fragment_cancel moment_end
     move_pull move_close move_release move_drop
 }
 

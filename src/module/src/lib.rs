@@ -40,7 +40,12 @@ pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_in
     unsafe {
         host::lua::open(
             l,
-            &[(c"call", host::lua::call), (c"schema_changed", schema_work::schema_changed), (c"shut_down", shut_down)],
+            &[
+                (c"call", host::lua::call),
+                (c"schema_changed", schema_work::schema_changed),
+                (c"row_changed", storage::moments::row_changed),
+                (c"shut_down", shut_down),
+            ],
         )
     }
 }

@@ -60,6 +60,44 @@ pub struct TupleBatch {
     pub ends: Vec<u32>,
 }
 
+/// Names a query among all that run in the cluster: the instance that was asked, and the query's number there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QueryKey {
+    pub router: InstanceName,
+    pub number: u64,
+}
+
+/// One moment of this process's storage: all scans that are opened in it see the tables as they were when the first of
+/// them was opened. It ends when it is dropped.
+pub struct Moment {
+    /// Names it in this process.
+    pub number: u64,
+    /// Every table that its scans read.
+    pub tables: Vec<TableId>,
+    /// How many scans are opened in it: a single one that is read at once needs nothing remembered.
+    pub scans: usize,
+    on_end: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Moment {
+    /// `on_end` is told the number when the moment ends.
+    pub fn new(number: u64, tables: Vec<TableId>, scans: usize, on_end: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { number, tables, scans, on_end: Box::new(on_end) }
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        (self.on_end)(self.number);
+    }
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Moment({}, tables {:?})", self.number, self.tables)
+    }
+}
+
 /// A running scan. Dropping it closes the scan on the storage.
 #[async_trait]
 pub trait Scan: Send {
@@ -107,8 +145,23 @@ pub trait Cluster: Send + Sync + 'static {
     /// Whether this process is the replicaset's master just now, so that a fragment for it needs no connection.
     fn is_master_of(&self, replicaset: &ReplicasetName) -> bool;
 
+    /// Begins a moment for `scans` scans of these tables. With a key, the moment that the query has in this process
+    /// already, or a new one that is kept for it until `end_query` or the deadline. A cluster that reads whole scans at once
+    /// has nothing to do.
+    fn moment(&self, tables: Vec<TableId>, scans: usize, _query: Option<(QueryKey, Instant)>) -> Arc<Moment> {
+        Arc::new(Moment::new(0, tables, scans, |_| ()))
+    }
+
+    /// A key for a new query.
+    fn query_key(&self) -> QueryKey {
+        QueryKey { router: self.schema().local_instance(), number: 0 }
+    }
+
+    /// The query's moments are needed no more, here and at these replicasets. Does not wait.
+    fn end_query(&self, _query: &QueryKey, _replicasets: Vec<ReplicasetName>) {}
+
     /// Opens a scan of this process's own storage.
-    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>>;
+    async fn scan(&self, request: ScanRequest, moment: Arc<Moment>) -> Result<Box<dyn Scan>>;
 
     /// Sends a fragment's bytes to the master of a replicaset, where `Engine::run_fragment` answers it.
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>>;

@@ -3,6 +3,7 @@
 mod answers;
 mod batch;
 mod memory;
+mod moments;
 mod rows;
 mod select;
 mod slices;

@@ -24,7 +24,9 @@ fn scan(request: SliceRequest, tuples: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut slicer = Slicer::new(request);
     let mut found = Vec::new();
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-    while slicer.next(&mut walk, &mut bytes, &mut ends).unwrap() {
+    let mut has_more = true;
+    while has_more {
+        has_more = slicer.next(&mut walk, |_| Ok(true), &mut bytes, &mut ends).unwrap();
         assert!(ends.len() <= SLICE_ROWS_MAX);
         let mut start = 0;
         for end in ends.drain(..) {

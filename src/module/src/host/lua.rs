@@ -2,14 +2,18 @@
 //!
 //! Errors leave by `luaT_error`, which unwinds through C frames: at that point nothing with a destructor is alive here.
 
+use super::tuple::Tuple;
 use super::{door, error, guard};
 use model::{Code, Error, Result};
 use std::ffi::{CStr, c_char, c_int};
+use tarantool::ffi::tarantool::BoxTuple;
 use tlua::ffi::{self as lua, lua_CFunction, lua_State};
 
 unsafe extern "C-unwind" {
     /// Raises the host's last error as a Lua error; does not return.
     fn luaT_error(l: *mut lua_State) -> c_int;
+    /// The tuple at a place of the stack, or null.
+    fn luaT_istuple(l: *mut lua_State, index: c_int) -> *mut BoxTuple;
 }
 
 /// The body of the module's `luaopen_` function: prepares the host room and answers a table with these functions.
@@ -73,6 +77,30 @@ pub unsafe fn bytes_arg<'a>(l: *mut lua_State, index: c_int) -> Option<&'a [u8]>
         let start: *const c_char = lua::lua_tolstring(l, index, &mut len);
         Some(std::slice::from_raw_parts(start.cast(), len))
     }
+}
+
+/// The number argument at `index`, if it is a whole one that is not negative.
+///
+/// # Safety
+/// `l` is the state that the host passed in.
+pub unsafe fn uint_arg(l: *mut lua_State, index: c_int) -> Option<u64> {
+    // SAFETY: reads a value of the stack; the type is checked.
+    unsafe {
+        if lua::lua_type(l, index) != lua::LUA_TNUMBER {
+            return None;
+        }
+        let number = lua::lua_tonumber(l, index);
+        (number >= 0.0 && number.fract() == 0.0).then_some(number as u64)
+    }
+}
+
+/// The tuple argument at `index`.
+///
+/// # Safety
+/// `l` is the state that the host passed in.
+pub unsafe fn tuple_arg(l: *mut lua_State, index: c_int) -> Option<Tuple> {
+    // SAFETY: the host answers null or a tuple that lives as long as it is on the stack.
+    unsafe { Tuple::from_host(luaT_istuple(l, index)) }
 }
 
 /// `core.call(name, arguments as one MessagePack array) -> the reply's MessagePack`; raises what the door answers.

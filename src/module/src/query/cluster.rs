@@ -1,13 +1,13 @@
 //! The cluster around the SQL room: its trait `Cluster` over the catalog, the storage, the router and the connections.
 
-use super::{fragments, scans, schema};
+use super::{fragments, moments, scans, schema};
 use crate::bridge;
 use crate::host::Deadline;
 use crate::{node, router, schema_change};
 use async_trait::async_trait;
 use catalog::State;
-use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table};
-use sql::cluster::{Cluster, Frames, RowChange, Scan, ScanRequest, Schema};
+use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId};
+use sql::cluster::{Cluster, Frames, Moment, QueryKey, RowChange, Scan, ScanRequest, Schema};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,8 +30,22 @@ impl Cluster for ModuleCluster {
         schema::current().is_some_and(|schema| is_master(&schema.state, &schema.me))
     }
 
-    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>> {
-        scans::open(request).await
+    fn moment(&self, tables: Vec<TableId>, scans: usize, query: Option<(QueryKey, Instant)>) -> Arc<Moment> {
+        moments::begin(tables, scans, query)
+    }
+
+    fn query_key(&self) -> QueryKey {
+        let router = schema::current().map_or_else(|| "".into(), |schema| schema.me.clone());
+        QueryKey { router, number: moments::next_query() }
+    }
+
+    fn end_query(&self, query: &QueryKey, replicasets: Vec<ReplicasetName>) {
+        let others = replicasets.into_iter().filter(|replicaset| !self.is_master_of(replicaset));
+        moments::end_everywhere(query, others.collect());
+    }
+
+    async fn scan(&self, request: ScanRequest, moment: Arc<Moment>) -> Result<Box<dyn Scan>> {
+        scans::open(request, moment).await
     }
 
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {

@@ -53,7 +53,7 @@ pub async fn start(to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> 
     Ok(Box::new(frames))
 }
 
-fn master_of(replicaset: &ReplicasetName) -> Result<Address> {
+pub(super) fn master_of(replicaset: &ReplicasetName) -> Result<Address> {
     let state = node::get()?.state();
     let record = state.topology.replicaset(replicaset)?;
     let master = record

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod fragments;
+mod moments;
 mod point;
 mod scans;
 pub mod schema;
@@ -74,6 +75,7 @@ pub fn open() {
     door::register(fragments::DOOR, fragments::serve);
     door::register(fragments::NEXT_DOOR, fragments::serve_next);
     door::register(fragments::CANCEL_DOOR, fragments::serve_cancel);
+    door::register(moments::END_DOOR, moments::serve_end);
 }
 
 /// The catalog changed. Called on the tx thread.

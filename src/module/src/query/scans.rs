@@ -1,71 +1,136 @@
 //! Scans of this instance's storage for worker threads: the cursors stay on the tx thread, a worker holds their number.
+//!
+//! The first slice is read as the scan is opened. If that is all, and no other scan shares its moment, nobody has to be
+//! told of changes; otherwise the moment is watched from then on.
 
 use crate::bridge;
 use crate::host::inbox;
-use crate::storage::{self, scan::ScanCursor};
+use crate::storage::{self, moments, scan::ScanCursor};
 use async_trait::async_trait;
+use crud::moment::Moment;
 use model::{Engine, Error, Result};
-use sql::cluster::{Scan, ScanRequest, TupleBatch};
+use sql::cluster::{self, Scan, ScanRequest, TupleBatch};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 thread_local! {
-    /// Cursors by number; one that is being read is out of the table for so long.
-    static CURSORS: RefCell<HashMap<u64, ScanCursor>> = RefCell::default();
+    /// Cursors by number; None while one is being read.
+    static CURSORS: RefCell<HashMap<u64, Option<ScanCursor>>> = RefCell::default();
     static LAST: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Opens a scan. Called on a worker thread.
-pub async fn open(request: ScanRequest) -> Result<Box<dyn Scan>> {
+pub async fn open(request: ScanRequest, moment: Arc<cluster::Moment>) -> Result<Box<dyn Scan>> {
     let yields = request.table.engine == Engine::Vinyl;
-    let number = bridge::on_tx(move || {
-        let cursor = storage::get()?.open_scan(&request)?;
-        let number = LAST.get() + 1;
-        LAST.set(number);
-        CURSORS.with_borrow_mut(|cursors| cursors.insert(number, cursor));
-        Ok(number)
-    })
-    .await?;
-    Ok(Box::new(OpenScan { number, yields, is_done: false }))
+    let of = Arc::clone(&moment);
+    let (first, number) = match yields {
+        // Reading may wait for the disk, and rows change meanwhile.
+        true => bridge::on_tx(move || open_watched(&request, &of).map(|number| (None, Some(number)))).await?,
+        false => bridge::on_tx(move || open_and_read(&request, &of)).await?,
+    };
+    Ok(Box::new(OpenScan { number, first, yields, _moment: moment }))
+}
+
+fn keep(cursor: ScanCursor) -> u64 {
+    let number = LAST.get() + 1;
+    LAST.set(number);
+    CURSORS.with_borrow_mut(|cursors| cursors.insert(number, Some(cursor)));
+    number
+}
+
+/// The moment as it is watched by now.
+fn watch(moment: &cluster::Moment) -> Result<Rc<RefCell<Moment>>> {
+    if let Some(watched) = moments::watched(moment.number) {
+        return Ok(watched);
+    }
+    let fresh = Rc::default();
+    moments::watch(storage::get()?, moment.number, &fresh, &moment.tables)?;
+    Ok(fresh)
+}
+
+fn open_watched(request: &ScanRequest, moment: &cluster::Moment) -> Result<u64> {
+    let watched = watch(moment)?;
+    storage::get()?.open_scan(request, watched).map(keep)
+}
+
+/// Opens a scan of a table that does not yield, and reads its first slice. The number is None when that was all.
+fn open_and_read(request: &ScanRequest, moment: &cluster::Moment) -> Result<(Option<TupleBatch>, Option<u64>)> {
+    let storage = storage::get()?;
+    let known = moments::watched(moment.number);
+    let own = known.clone().unwrap_or_default();
+    let mut cursor = storage.open_scan(request, Rc::clone(&own))?;
+    let (slice, has_more) = cursor.next_slice()?;
+    if known.is_none() && (has_more || moment.scans > 1) {
+        moments::watch(storage, moment.number, &own, &moment.tables)?;
+    }
+    Ok((Some(slice), has_more.then(|| keep(cursor))))
+}
+
+/// Ends a moment, from any thread.
+pub fn end_moment(number: u64) {
+    inbox::post(move || moments::end(number));
 }
 
 struct OpenScan {
-    number: u64,
+    /// None when all is read.
+    number: Option<u64>,
+    /// A slice that is read already.
+    first: Option<TupleBatch>,
     /// Reading it may wait for the disk.
     yields: bool,
-    is_done: bool,
+    _moment: Arc<cluster::Moment>,
 }
 
 #[async_trait]
 impl Scan for OpenScan {
     async fn next(&mut self) -> Result<Option<TupleBatch>> {
-        if self.is_done {
-            return Ok(None);
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
         }
-        let number = self.number;
+        let Some(number) = self.number else { return Ok(None) };
         let read = move || read(number);
-        let batch = if self.yields { bridge::on_tx_fiber(read).await } else { bridge::on_tx(read).await };
-        self.is_done = !matches!(batch, Ok(Some(_)));
-        batch
+        let answer = if self.yields { bridge::on_tx_fiber(read).await } else { bridge::on_tx(read).await };
+        match answer {
+            Ok((slice, has_more)) => {
+                self.number = has_more.then_some(number);
+                Ok(Some(slice))
+            }
+            Err(error) => {
+                self.number = None;
+                Err(error)
+            }
+        }
     }
 }
 
-/// The next slice; a cursor that has none left, or failed, is closed.
-fn read(number: u64) -> Result<Option<TupleBatch>> {
-    let cursor = CURSORS.with_borrow_mut(|cursors| cursors.remove(&number));
+/// The next slice, and whether there may be more; a cursor that has no more, or failed, is closed.
+fn read(number: u64) -> Result<(TupleBatch, bool)> {
+    let cursor = CURSORS.with_borrow_mut(|cursors| cursors.get_mut(&number).and_then(Option::take));
     let mut cursor = cursor.ok_or_else(|| Error::internal("a scan was read after it was closed"))?;
-    let batch = cursor.next_slice()?;
-    if batch.is_some() {
-        CURSORS.with_borrow_mut(|cursors| cursors.insert(number, cursor));
+    let answer = cursor.next_slice();
+    match answer {
+        // The place is gone when the scan was closed meanwhile.
+        Ok((_, true)) => CURSORS.with_borrow_mut(|cursors| {
+            if let Some(place) = cursors.get_mut(&number) {
+                *place = Some(cursor);
+            }
+        }),
+        _ => close(number),
     }
-    Ok(batch)
+    answer
+}
+
+fn close(number: u64) {
+    let closed = CURSORS.with_borrow_mut(|cursors| cursors.remove(&number));
+    drop(closed);
 }
 
 impl Drop for OpenScan {
     fn drop(&mut self) {
-        let number = self.number;
-        if !self.is_done {
-            inbox::post(move || CURSORS.with_borrow_mut(|cursors| drop(cursors.remove(&number))));
+        if let Some(number) = self.number {
+            inbox::post(move || close(number));
         }
     }
 }

@@ -57,6 +57,27 @@ function setup.watch_schema()
     box.ctl.on_shutdown(core.shut_down)
 end
 
+--- The triggers that tell of each change of a table's rows, by the number of its space.
+local row_triggers = {}
+
+function setup.watch_rows(space_id)
+    local row_changed = require('picodata.core').row_changed
+    local trigger = function(old, new)
+        row_changed(space_id, old, new)
+    end
+    box.space[space_id]:on_replace(trigger)
+    row_triggers[space_id] = trigger
+end
+
+function setup.unwatch_rows(space_id)
+    local trigger = row_triggers[space_id]
+    row_triggers[space_id] = nil
+    -- A space that was dropped has lost its triggers.
+    if trigger ~= nil and box.space[space_id] ~= nil then
+        pcall(box.space[space_id].on_replace, box.space[space_id], nil, trigger)
+    end
+end
+
 --- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}.
 function setup.links()
     local links = setmetatable({}, {__serialize = 'map'})

@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod global;
+pub mod moments;
 pub mod procedure;
 pub mod scan;
 pub mod select;

@@ -3,41 +3,44 @@
 use super::select::Reading;
 use super::{BoxWalk, Storage};
 use crud::Layout;
+use crud::moment::{Moment, MomentScan};
 use crud::selection::{Condition, Operator, index_columns};
-use crud::slice::{SLICE_ROWS_MAX, SliceRequest, Slicer};
-use model::{Code, Error, Result};
+use crud::slice::{SLICE_ROWS_MAX, SliceRequest};
+use model::{Code, Engine, Error, Result};
 use sharding::BucketRange;
 use sql::cluster::{Bound, ScanRequest, TupleBatch};
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A running scan. It belongs to the tx thread; dropping it closes it, and lets the rows of buckets that left go.
 pub struct ScanCursor {
-    slicer: Slicer,
+    scan: MomentScan,
     walk: BoxWalk,
     _reading: Option<Reading>,
     bytes_last: usize,
 }
 
 impl ScanCursor {
-    /// The next slice of at most 4096 tuples; None at the end. Does not yield for memtx.
+    /// The next slice of at most 4096 tuples, perhaps of none, and whether there may be more. Does not yield for memtx.
     ///
-    /// Errors: what the host says.
-    pub fn next_slice(&mut self) -> Result<Option<TupleBatch>> {
+    /// Errors: what the host says; `Conflict` or `SchemaChanged` when the moment can not be seen any more.
+    pub fn next_slice(&mut self) -> Result<(TupleBatch, bool)> {
         let mut batch = TupleBatch {
             bytes: Vec::with_capacity(self.bytes_last),
             ends: Vec::with_capacity(if self.bytes_last == 0 { 0 } else { SLICE_ROWS_MAX }),
         };
-        let has_rows = self.slicer.next(&mut self.walk, &mut batch.bytes, &mut batch.ends)?;
+        let has_more = self.scan.next(&mut self.walk, &mut batch.bytes, &mut batch.ends)?;
         self.bytes_last = batch.bytes.len();
-        Ok(has_rows.then_some(batch))
+        Ok((batch, has_more))
     }
 }
 
 impl Storage {
-    /// Opens a scan. The rows of its buckets stay until it is dropped, wherever the buckets go meanwhile.
+    /// Opens a scan that sees a moment. The rows of its buckets stay until it is dropped, wherever the buckets go meanwhile.
     ///
     /// Errors: `WrongBucket`, `NoMaster`, `NoSuchIndex`, `SchemaChanged` when the table is not here.
-    pub fn open_scan(&'static self, request: &ScanRequest) -> Result<ScanCursor> {
+    pub fn open_scan(&'static self, request: &ScanRequest, moment: Rc<RefCell<Moment>>) -> Result<ScanCursor> {
         let id = request.table.id;
         let layout = self.tables().get(id).map(Arc::clone).ok_or_else(|| {
             Error::new(Code::SchemaChanged, format!("table \"{}\" is not on this instance", request.table.name))
@@ -55,8 +58,9 @@ impl Storage {
             rows_max: request.rows_max,
             layout,
         };
+        let yields = request.table.engine == Engine::Vinyl;
         Ok(ScanCursor {
-            slicer: Slicer::new(slices),
+            scan: MomentScan::new(moment, slices, yields)?,
             walk: BoxWalk::new(id, request.index),
             _reading: reading,
             bytes_last: 0,

@@ -115,6 +115,7 @@ pub fn drop_space(table: TableId) -> Result<()> {
 ///
 /// Errors: what the host says.
 pub fn truncate(table: TableId) -> Result<()> {
+    super::moments::lose(Some(table));
     Space(table).truncate()
 }
 

@@ -26,7 +26,8 @@ impl Store for BoxStore {
 
     fn commit(&mut self) -> Result<()> {
         match self.transaction.take() {
-            Some(transaction) => transaction.commit()?,
+            // The host takes changes back without telling its triggers.
+            Some(transaction) => transaction.commit().inspect_err(|_| super::moments::lose(None))?,
             None => return Err(Error::internal("a commit without a transaction")),
         }
         if self.has_written { acks::await_in_sync() } else { Ok(()) }

@@ -3,7 +3,8 @@
 use super::codec::Codec;
 use super::errors::{translate, wrap};
 use super::frames::{Encoder, Request, error_frame, unship};
-use super::site::Site;
+use super::moments::SharedMoments;
+use super::site::{Site, at_site};
 use crate::cluster::{Cluster, Frames};
 use async_trait::async_trait;
 use datafusion::error::Result as DfResult;
@@ -44,6 +45,8 @@ pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request) -> Result<Sit
         buckets: request.buckets.clone(),
         shipped,
         analyze: request.analyze,
+        moment: None,
+        shared: request.query.clone().map(|(key, tables)| Arc::new(SharedMoments::received(key, tables))),
         shipping_failed: Arc::default(),
     })
 }
@@ -68,7 +71,8 @@ impl FrameStream {
     pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
         let start = || -> DfResult<Running> {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
-            let rows = execute_stream(plan.clone(), context.clone())?;
+            let context = at_site(&context, site.at_moment(&plan));
+            let rows = execute_stream(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;
             Ok(Running { plan, rows, encoder })
         };

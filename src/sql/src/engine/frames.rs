@@ -12,7 +12,7 @@
 //!
 //! A stream without an end frame is broken, whatever came before.
 
-use crate::cluster::BucketRange;
+use crate::cluster::{BucketRange, QueryKey};
 use datafusion::arrow::array::{
     Array, ArrayRef, BinaryViewArray, RecordBatch, RecordBatchOptions, StringViewArray, new_null_array,
 };
@@ -22,7 +22,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::ipc::reader::StreamDecoder;
 use datafusion::arrow::ipc::writer::StreamWriter;
 use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_map_len, write_nil, write_str, write_uint};
-use model::{Code, Error, Result};
+use model::{Code, Error, Result, TableId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ const HEAD_BYTES: usize = 16;
 const KIND_BATCH: u8 = 1;
 const KIND_END: u8 = 2;
 const KIND_ERROR: u8 = 3;
-const PROTOCOL: u64 = 1;
+const PROTOCOL: u64 = 2;
 /// Rows without bytes that a request may claim to have sent along.
 const HOLLOW_ROWS_MAX: usize = 1 << 30;
 
@@ -41,6 +41,8 @@ pub struct Request {
     pub time_left_ms: u64,
     pub memory_bytes_max: u64,
     pub analyze: bool,
+    /// The query's name and all of its tables, when its parts share their moments.
+    pub query: Option<(QueryKey, Vec<TableId>)>,
     pub buckets: BTreeMap<u32, Vec<BucketRange>>,
     /// Arrow IPC streams by the number of the leaf that reads them.
     pub shipped: BTreeMap<u32, Arc<Vec<u8>>>,
@@ -66,6 +68,7 @@ impl Request {
         write_uint(&mut out, self.time_left_ms);
         write_uint(&mut out, self.memory_bytes_max);
         write_bool(&mut out, self.analyze);
+        write_query(&mut out, self.query.as_ref());
         write_map_len(&mut out, self.buckets.len());
         for (scan, ranges) in &self.buckets {
             write_uint(&mut out, (*scan).into());
@@ -92,6 +95,7 @@ impl Request {
             time_left_ms: reader.uint()?,
             memory_bytes_max: reader.uint()?,
             analyze: reader.bool()?,
+            query: read_query(&mut reader)?,
             ..Request::default()
         };
         for _ in 0..reader.map_len()? {
@@ -107,6 +111,23 @@ impl Request {
         request.plan = reader.bin()?.to_vec();
         Ok(request)
     }
+}
+
+fn write_query(out: &mut Vec<u8>, query: Option<&(QueryKey, Vec<TableId>)>) {
+    let Some((key, tables)) = query else { return write_nil(out) };
+    write_str(out, key.router.as_str());
+    write_uint(out, key.number);
+    write_array_len(out, tables.len());
+    tables.iter().for_each(|table| write_uint(out, (*table).into()));
+}
+
+fn read_query(reader: &mut Reader<'_>) -> Result<Option<(QueryKey, Vec<TableId>)>> {
+    if reader.take_nil() {
+        return Ok(None);
+    }
+    let key = QueryKey { router: reader.str()?.into(), number: reader.uint()? };
+    let len = reader.array_len()?;
+    Ok(Some((key, (0..len).map(|_| id(reader)).collect::<Result<_>>()?)))
 }
 
 fn id(reader: &mut Reader<'_>) -> Result<u32> {
@@ -366,6 +387,7 @@ mod tests {
                 time_left_ms: ms,
                 memory_bytes_max: ms,
                 analyze: ms % 2 == 0,
+                query: (ms % 3 > 0).then(|| (QueryKey { router: "i1".into(), number: ms }, vec![512, 600])),
                 buckets: [(3, buckets)].into(),
                 shipped: [(0, Arc::new(rows))].into(),
                 plan,

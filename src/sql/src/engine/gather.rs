@@ -171,6 +171,7 @@ impl GatherExec {
             time_left_ms: 0,
             memory_bytes_max: site.memory_bytes_max as u64,
             analyze: site.analyze,
+            query: site.shared.as_ref().map(|shared| (shared.key.clone(), shared.tables.clone())),
             buckets: BTreeMap::new(),
             shipped: encoded.collect::<DfResult<_>>()?,
             plan: plan_bytes(self.fragment.clone())?,
@@ -186,9 +187,15 @@ impl GatherExec {
         remote: Option<Request>,
     ) -> Work {
         let shipped = shipped.iter().map(|(id, rows)| (*id, rows.batches.clone())).collect();
+        if let Some(shared) = &site.shared {
+            shared.runs_at(&target.replicaset);
+        }
         let context = match remote {
             Some(_) => context.clone(),
-            None => at_site(context, site.for_fragment(target.buckets.clone(), shipped)),
+            None => {
+                let here = site.for_fragment(target.buckets.clone(), shipped);
+                at_site(context, here.at_moment(&self.fragment))
+            }
         };
         Work {
             target: target.clone(),

@@ -18,6 +18,7 @@ mod fragment;
 mod frames;
 mod gather;
 mod memory;
+mod moments;
 mod names;
 mod place;
 mod provider;
@@ -42,14 +43,16 @@ pub use fragment::FrameStream;
 use frames::Request;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use model::{Code, Error, Result, Value};
+use model::{Code, Error, Result, TableId, Value};
+use moments::SharedMoments;
 use place::PlaceOptions;
 use session::Session;
 use site::Site;
 use sqlparser::ast::Query;
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Planning needs a megabyte of stack and more.
@@ -112,6 +115,26 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
 struct Running {
     site: Arc<Site>,
     limits: Limits,
+    /// Every table of the query, of its subqueries too.
+    tables: Vec<TableId>,
+    /// Made when the query turns out to have several parts.
+    shared: OnceLock<Arc<SharedMoments>>,
+}
+
+impl Running {
+    /// From now on all parts of the query see one moment of each replicaset.
+    fn share_moments(&self) {
+        self.shared.get_or_init(|| Arc::new(SharedMoments::new(self.site.cluster.clone(), self.tables.clone())));
+    }
+
+    /// Where a plan of the query runs: here, at a moment.
+    fn site_for(&self, plan: &Arc<dyn ExecutionPlan>) -> Arc<Site> {
+        if moments::parts(plan) > 1 {
+            self.share_moments();
+        }
+        let site = self.site.for_fragment(BTreeMap::new(), BTreeMap::new());
+        Arc::new(Site { shared: self.shared.get().cloned(), ..site }.at_moment(plan))
+    }
 }
 
 impl Engine {
@@ -135,8 +158,8 @@ impl Engine {
     pub async fn explain(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<Vec<String>> {
         let limits = input.limits;
         let explain = async {
-            let running = self.start(cluster, limits, false);
-            let logical = self.logical(&running, &input).await?;
+            let mut running = self.start(cluster, limits, false);
+            let logical = self.logical(&mut running, &input).await?;
             let plan = self.physical(&running, &logical, PlaceOptions { ship: true }).await?;
             Ok(explain::plan_lines(&plan))
         };
@@ -156,8 +179,8 @@ impl Engine {
     /// Answers a fragment at its storage. Everything that goes wrong, now or later, is a frame.
     pub async fn run_fragment(&self, cluster: Arc<dyn Cluster>, request: Vec<u8>) -> Result<FrameStream> {
         let request = Request::decode(&request)?;
-        let site = fragment::site_of(cluster, &request).await?;
-        let context = self.session.context(&site, &self.pool);
+        let site = Arc::new(fragment::site_of(cluster, &request).await?);
+        let context = self.session.context(site.clone(), &self.pool);
         FrameStream::start(&request.plan, context, &site)
     }
 
@@ -170,9 +193,11 @@ impl Engine {
             buckets: Default::default(),
             shipped: Default::default(),
             analyze,
+            moment: None,
+            shared: None,
             shipping_failed: Arc::default(),
         };
-        Running { site: Arc::new(site), limits }
+        Running { site: Arc::new(site), limits, tables: Vec::new(), shared: OnceLock::new() }
     }
 
     /// Runs a query; again, on a newer catalog, when buckets or tables changed under it. No row has left by then.
@@ -203,17 +228,18 @@ impl Engine {
         input: &QueryInput,
         analyze: bool,
     ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
-        let running = self.start(cluster, input.limits, analyze);
-        let logical = self.logical(&running, input).await?;
+        let mut running = self.start(cluster, input.limits, analyze);
+        let logical = self.logical(&mut running, input).await?;
         let (batches, plan) = self.execute(&running, &logical).await?;
         let columns = names::columns(&input.query, &plan.schema());
         Ok((QueryOutput { columns, batches }, plan))
     }
 
     /// The logical plan with parameters and scalar subqueries as literals.
-    async fn logical(&self, running: &Running, input: &QueryInput) -> Result<LogicalPlan> {
+    async fn logical(&self, running: &mut Running, input: &QueryInput) -> Result<LogicalPlan> {
         depth::check(&input.query)?;
         let plan = self.session.logical(&running.site.schema, &input.query, &input.params)?;
+        running.tables = provider::tables_of(&plan).map_err(translate)?;
         self.without_subqueries(running, plan).await
     }
 
@@ -223,6 +249,7 @@ impl Engine {
             if subqueries.is_empty() {
                 return Ok(plan);
             }
+            running.share_moments();
             let mut values = Vec::with_capacity(subqueries.len());
             for subquery in subqueries {
                 let inner = self.without_subqueries(running, subquery.subquery.as_ref().clone()).await?;
@@ -275,7 +302,7 @@ impl Engine {
     }
 
     async fn collect(&self, running: &Running, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
-        let context = self.session.context(&running.site, &self.pool);
+        let context = self.session.context(running.site_for(&plan), &self.pool);
         let mut stream = execute_stream(plan, context).map_err(translate)?;
         let (mut batches, mut rows) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {

@@ -8,7 +8,7 @@ use super::errors::wrap;
 use super::ranges::{Access, KeyRange, index_columns};
 use super::site::Site;
 use super::types::table_schema;
-use crate::cluster::{Bound, BucketRange, Scan, ScanRequest, TupleBatch};
+use crate::cluster::{Bound, BucketRange, Moment, Scan, ScanRequest, TupleBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::stats::Precision;
@@ -24,7 +24,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
-use model::{Result, Table};
+use model::{Error, Result, Table};
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
@@ -248,8 +248,10 @@ impl ExecutionPlan for ScanExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let site = Site::of(&context)?;
         let buckets = site.buckets.get(&self.id).map_or(&[][..], Vec::as_slice);
+        let moment = site.moment.clone().ok_or_else(|| wrap(Error::internal("a scan outside of any moment")))?;
         let stream = ScanStream {
             requests: self.requests(buckets),
+            moment,
             decoder: Decoder::new(&self.table, &self.projection, self.schema()),
             rows_left: self.fetch.unwrap_or(usize::MAX),
             metrics: BaselineMetrics::new(&self.metrics, partition),
@@ -267,6 +269,7 @@ type Slice = Result<Option<(Box<dyn Scan>, TupleBatch)>>;
 struct ScanStream {
     requests: VecDeque<ScanRequest>,
     site: Arc<Site>,
+    moment: Arc<Moment>,
     decoder: Decoder,
     rows_left: usize,
     metrics: BaselineMetrics,
@@ -277,10 +280,10 @@ impl ScanStream {
     /// Asks for the first slice of the next request; false when there is none.
     fn open_next(&mut self) -> bool {
         let Some(request) = self.requests.pop_front() else { return false };
-        let site = self.site.clone();
+        let (site, moment) = (self.site.clone(), self.moment.clone());
         self.pending = Some(
             async move {
-                let scan = site.cluster.scan(request).await?;
+                let scan = site.cluster.scan(request, moment).await?;
                 next_slice(scan).await
             }
             .boxed(),

@@ -85,12 +85,11 @@ impl Session {
     }
 
     /// What a plan runs in, at a site, within its share of the instance's memory.
-    pub fn context(&self, site: &Site, pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+    pub fn context(&self, site: Arc<Site>, pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
         let pool = Arc::new(QueryPool::new(pool.clone(), site.memory_bytes_max));
         let runtime = RuntimeEnv { memory_pool: pool, ..self.runtime.clone() };
-        let site = site.for_fragment(site.buckets.clone(), site.shipped.clone());
         let context = TaskContext::from(&self.state).with_runtime(Arc::new(runtime));
-        let config = context.session_config().clone().with_extension(Arc::new(site));
+        let config = context.session_config().clone().with_extension(site);
         Arc::new(context.with_session_config(config))
     }
 }

@@ -1,10 +1,12 @@
 //! Where a plan runs: what its leaves find in the task context.
 
 use super::errors::wrap;
-use crate::cluster::{BucketRange, Cluster, Schema};
+use super::moments::{self, SharedMoments};
+use crate::cluster::{BucketRange, Cluster, Moment, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
 use model::Error;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +25,10 @@ pub struct Site {
     pub shipped: BTreeMap<u32, Arc<Vec<RecordBatch>>>,
     /// Whether plans are to be answered with their metrics.
     pub analyze: bool,
+    /// What the scans of this plan see together; None for a plan that scans nothing here.
+    pub moment: Option<Arc<Moment>>,
+    /// Set when the query has several parts that must see one moment of each replicaset.
+    pub shared: Option<Arc<SharedMoments>>,
     /// Set when rows to be sent along turned out too many; the query is then planned again without sending any.
     pub shipping_failed: Arc<AtomicBool>,
 }
@@ -53,8 +59,16 @@ impl Site {
             buckets,
             shipped,
             analyze: self.analyze,
+            moment: None,
+            shared: self.shared.clone(),
             shipping_failed: self.shipping_failed.clone(),
         }
+    }
+
+    /// The same site at the moment in which `plan` is to run here.
+    pub fn at_moment(&self, plan: &Arc<dyn ExecutionPlan>) -> Self {
+        let moment = moments::begin(self, plan);
+        Self { moment, ..self.for_fragment(self.buckets.clone(), self.shipped.clone()) }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::schema::MemorySchema;
 use super::store::Store;
-use crate::cluster::{BucketRange, Cluster, Frames, OwnedRange, RowChange, Scan, ScanRequest, Schema, TupleBatch};
+use crate::cluster::{
+    BucketRange, Cluster, Frames, Moment, OwnedRange, RowChange, Scan, ScanRequest, Schema, TupleBatch,
+};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use model::{BucketId, Code, Error, ReplicasetName, Result, SchemaChange, Table, TableId, Value};
@@ -254,7 +256,7 @@ impl Cluster for MemoryNode {
         self.shared.replicasets[self.at] == *replicaset
     }
 
-    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>> {
+    async fn scan(&self, request: ScanRequest, _moment: Arc<Moment>) -> Result<Box<dyn Scan>> {
         let owned = &self.shared.placement[self.at].buckets;
         let foreign = request.buckets.iter().find(|range| range.first < owned.first || range.last > owned.last);
         if let (false, Some(range)) = (request.table.is_global(), foreign) {

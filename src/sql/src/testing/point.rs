@@ -123,7 +123,9 @@ impl Point<'_> {
             descending: false,
             rows_max: Some(1),
         };
-        let mut scan = self.cluster.node(owner).scan(request).await?;
+        let node = self.cluster.node(owner);
+        let moment = node.moment(vec![request.table.id], 1, None);
+        let mut scan = node.scan(request, moment).await?;
         Ok(scan.next().await?.map(|batch| batch.bytes))
     }
 }

@@ -1,7 +1,7 @@
 //! Storages that are silent, break off, answer nonsense or fail; readers that go away.
 
 use super::{Fixture, input, threads};
-use crate::cluster::{Cluster, Frames, RowChange, Scan, ScanRequest, Schema};
+use crate::cluster::{Cluster, Frames, Moment, RowChange, Scan, ScanRequest, Schema};
 use async_trait::async_trait;
 use model::{Code, Error, ReplicasetName, Result, SchemaChange, Table};
 use std::sync::Arc;
@@ -73,8 +73,8 @@ impl Cluster for Faulty {
         self.inner.is_master_of(replicaset)
     }
 
-    async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>> {
-        self.inner.scan(request).await
+    async fn scan(&self, request: ScanRequest, moment: Arc<Moment>) -> Result<Box<dyn Scan>> {
+        self.inner.scan(request, moment).await
     }
 
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
@@ -210,8 +210,8 @@ fn a_fragment_of_another_schema_is_refused() {
         fn is_master_of(&self, _: &ReplicasetName) -> bool {
             false
         }
-        async fn scan(&self, request: ScanRequest) -> Result<Box<dyn Scan>> {
-            self.0.scan(request).await
+        async fn scan(&self, request: ScanRequest, moment: Arc<Moment>) -> Result<Box<dyn Scan>> {
+            self.0.scan(request, moment).await
         }
         async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, by: Instant) -> Result<Box<dyn Frames>> {
             self.1.fragment(to, request, by).await

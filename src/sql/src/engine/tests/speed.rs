@@ -2,7 +2,7 @@
 //! `cargo test --release -p picodata-sql speed -- --ignored --nocapture`.
 
 use super::{Fixture, limits, parse, threads};
-use crate::cluster::{Cluster, Frames, RowChange, Scan, ScanRequest, Schema, TupleBatch};
+use crate::cluster::{Cluster, Frames, Moment, RowChange, Scan, ScanRequest, Schema, TupleBatch};
 use crate::engine::QueryInput;
 use crate::testing::{MemorySchema, TIER, TableBuilder, encode_tuple};
 use async_trait::async_trait;
@@ -43,7 +43,7 @@ impl Cluster for Prepared {
         true
     }
 
-    async fn scan(&self, _: ScanRequest) -> Result<Box<dyn Scan>> {
+    async fn scan(&self, _: ScanRequest, _: Arc<Moment>) -> Result<Box<dyn Scan>> {
         Ok(Box::new(Slices { slices: self.slices.clone(), at: 0 }))
     }
 

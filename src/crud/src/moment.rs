@@ -1,0 +1,257 @@
+//! One moment of an instance's tables, for scans that take longer than that.
+//!
+//! The host shows each slice of a scan the rows as they are by then. A `Moment` remembers, of each row that is changed after
+//! it began, the tuple that was there before. A `MomentScan` passes over the rows that its moment knows, whatever has
+//! become of them, and gives at its end those remembered tuples that it had not given before they changed. So all scans
+//! of a moment see the tables as they were when it began, without holding up writers.
+//!
+//! A row is known by the bytes of its primary key. Where two keys are equal but written differently, such as decimals
+//! 1.0 and 1.00, both are remembered.
+
+use crate::compare::{TupleOrder, field_of};
+use crate::layout::Layout;
+use crate::scan::Walk;
+use crate::selection::Selection;
+use crate::slice::{SLICE_BYTES_MAX, SLICE_ROWS_MAX, SliceRequest, Slicer};
+use foldhash::{HashMap, HashSet};
+use model::{Code, ColumnType, Error, Result, TableId};
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+/// Bytes of tuples and keys that a moment remembers.
+pub const BYTES_MAX: usize = 64 << 20;
+/// What an entry costs beside its bytes, about.
+const ENTRY_BYTES: usize = 96;
+
+type Key = Rc<[u8]>;
+
+/// What the tables were when it began.
+#[derive(Debug, Default)]
+pub struct Moment {
+    tables: HashMap<TableId, Remembered>,
+    bytes: usize,
+    /// Why it can not be seen any more.
+    lost: Option<Error>,
+}
+
+/// The rows of one table that have changed since.
+#[derive(Debug)]
+struct Remembered {
+    layout: Arc<Layout>,
+    /// The tuple of the moment; None when there was none.
+    rows: HashMap<Key, Option<Rc<[u8]>>>,
+    scans: Vec<Weak<RefCell<Progress>>>,
+}
+
+/// How far a scan is.
+#[derive(Debug)]
+struct Progress {
+    order: TupleOrder,
+    /// The last tuple that it gave; empty before the first.
+    last: Vec<u8>,
+    has_walked: bool,
+    /// Rows that it gave before they changed.
+    given: HashSet<Key>,
+}
+
+impl Progress {
+    /// Whether the walk has passed the place of a tuple.
+    fn has_passed(&self, tuple: &[u8]) -> bool {
+        self.has_walked || (!self.last.is_empty() && self.order.compare(tuple, &self.last).is_le())
+    }
+
+    fn set_last(&mut self, tuple: &[u8]) {
+        self.last.clear();
+        self.last.extend_from_slice(tuple);
+    }
+}
+
+impl Moment {
+    /// Remembers changes of this table from now on.
+    pub fn watch(&mut self, layout: Arc<Layout>) {
+        let id = layout.table.id;
+        self.tables.entry(id).or_insert_with(|| Remembered { layout, rows: HashMap::default(), scans: Vec::new() });
+    }
+
+    pub fn tables(&self) -> impl Iterator<Item = TableId> {
+        self.tables.keys().copied()
+    }
+
+    /// A row is about to become another: told of every change of a watched table, before or right after it happens.
+    pub fn change(&mut self, table: TableId, old: Option<&[u8]>, new: Option<&[u8]>) {
+        let Some(remembered) = self.tables.get_mut(&table).filter(|_| self.lost.is_none()) else { return };
+        let mut remember = || -> Result<usize> {
+            let mut bytes = 0;
+            if let Some(old) = old {
+                bytes += remembered.remember(old, true)?;
+            }
+            if let Some(new) = new {
+                bytes += remembered.remember(new, false)?;
+            }
+            Ok(bytes)
+        };
+        match remember() {
+            Ok(bytes) => self.bytes += bytes,
+            Err(error) => self.lose(error),
+        }
+        if self.bytes > BYTES_MAX {
+            let message = format!("more than {} MiB of rows changed while a query read them", BYTES_MAX >> 20);
+            self.lose(Error::new(Code::Conflict, message).with_hint("try again, or read fewer rows in one query"));
+        }
+    }
+
+    /// The moment can not be seen any more: its scans answer `cause` from now on.
+    pub fn lose(&mut self, cause: Error) {
+        self.lost.get_or_insert(cause);
+        self.bytes = 0;
+        self.tables.values_mut().for_each(|remembered| remembered.rows = HashMap::default());
+    }
+
+    fn check(&self) -> Result<()> {
+        self.lost.clone().map_or(Ok(()), Err)
+    }
+
+    fn is_known(&self, table: TableId, tuple: &[u8]) -> Result<bool> {
+        match self.tables.get(&table) {
+            Some(remembered) if !remembered.rows.is_empty() => {
+                Ok(remembered.rows.contains_key(key_of(&remembered.layout, tuple)?.as_slice()))
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+impl Remembered {
+    /// Remembers a row at its first change; answers how many bytes that took. `was_there`: the tuple is that of the moment,
+    /// otherwise there was none.
+    fn remember(&mut self, tuple: &[u8], was_there: bool) -> Result<usize> {
+        let key = key_of(&self.layout, tuple)?;
+        if self.rows.contains_key(key.as_slice()) {
+            return Ok(0);
+        }
+        let key: Key = key.into();
+        let mut bytes = ENTRY_BYTES + key.len();
+        if was_there {
+            bytes += tuple.len();
+            self.scans.retain(|scan| scan.strong_count() > 0);
+            for scan in self.scans.iter().filter_map(Weak::upgrade) {
+                let mut progress = scan.borrow_mut();
+                if progress.has_passed(tuple) {
+                    progress.given.insert(Rc::clone(&key));
+                }
+            }
+        }
+        self.rows.insert(key, was_there.then(|| tuple.into()));
+        Ok(bytes)
+    }
+}
+
+/// The stored bytes of the bucket, if the table has buckets, and of the primary key.
+fn key_of(layout: &Layout, tuple: &[u8]) -> Result<Vec<u8>> {
+    let offset = layout.table.stored_offset();
+    let mut key = Vec::with_capacity(32);
+    for field in (0..offset).chain(layout.table.primary_key.iter().map(|column| column + offset)) {
+        let bytes = field_of(tuple, field).ok_or_else(|| Error::internal("a stored tuple lacks its primary key"))?;
+        key.extend_from_slice(bytes);
+    }
+    Ok(key)
+}
+
+/// A scan at a moment.
+#[derive(Debug)]
+pub struct MomentScan {
+    slicer: Slicer,
+    table: TableId,
+    moment: Rc<RefCell<Moment>>,
+    progress: Rc<RefCell<Progress>>,
+    /// Walking may yield, so that rows change in the middle of a slice.
+    yields: bool,
+    /// What comes after the walk.
+    remembered: Option<std::vec::IntoIter<Rc<[u8]>>>,
+}
+
+impl MomentScan {
+    /// Errors: `NoSuchIndex`.
+    pub fn new(moment: Rc<RefCell<Moment>>, request: SliceRequest, yields: bool) -> Result<Self> {
+        let selection = Selection { index: request.index, descending: request.descending, ..Selection::default() };
+        let mut order = selection.order(&request.layout)?;
+        if request.layout.is_sharded() && request.index == 0 {
+            order.fields.insert(0, (0, ColumnType::BigInt));
+        }
+        let progress = Progress { order, last: Vec::new(), has_walked: false, given: HashSet::default() };
+        let (table, progress) = (request.layout.table.id, Rc::new(RefCell::new(progress)));
+        {
+            let mut moment = moment.borrow_mut();
+            moment.watch(Arc::clone(&request.layout));
+            if let Some(remembered) = moment.tables.get_mut(&table) {
+                remembered.scans.push(Rc::downgrade(&progress));
+            }
+        }
+        Ok(Self { slicer: Slicer::new(request), table, moment, progress, yields, remembered: None })
+    }
+
+    /// Appends the next slice to `bytes`, and where each of its tuples ends to `ends`. A slice may be empty; answers false
+    /// when there are no more.
+    ///
+    /// Errors: what the host says; `Conflict`, or why else the moment was lost.
+    pub fn next(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
+        if self.remembered.is_none() {
+            let has_more = self.walk(walk, bytes, ends)?;
+            self.moment.borrow().check()?;
+            if has_more {
+                return Ok(true);
+            }
+            self.remembered = Some(self.not_given()?.into_iter());
+        }
+        self.moment.borrow().check()?;
+        Ok(self.give_remembered(bytes, ends))
+    }
+
+    fn walk(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
+        let (moment, progress, table, yields) = (&self.moment, &self.progress, self.table, self.yields);
+        let is_wanted = |tuple: &[u8]| -> Result<bool> {
+            if moment.borrow().is_known(table, tuple)? {
+                return Ok(false);
+            }
+            if yields {
+                progress.borrow_mut().set_last(tuple);
+            }
+            Ok(true)
+        };
+        let has_more = self.slicer.next(walk, is_wanted, bytes, ends)?;
+        let mut progress = self.progress.borrow_mut();
+        progress.has_walked = !has_more;
+        if let Some(last) = ends.len().checked_sub(1) {
+            let start = last.checked_sub(1).map_or(0, |before| ends[before] as usize);
+            progress.set_last(&bytes[start..]);
+        }
+        Ok(has_more)
+    }
+
+    /// The tuples of the moment that the walk did not come across.
+    fn not_given(&self) -> Result<Vec<Rc<[u8]>>> {
+        let (moment, progress) = (self.moment.borrow(), self.progress.borrow());
+        let mut tuples = Vec::new();
+        for (key, tuple) in moment.tables.get(&self.table).iter().flat_map(|remembered| &remembered.rows) {
+            if let Some(tuple) = tuple
+                && !progress.given.contains(key)
+                && self.slicer.covers(tuple)?
+            {
+                tuples.push(Rc::clone(tuple));
+            }
+        }
+        Ok(tuples)
+    }
+
+    fn give_remembered(&mut self, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> bool {
+        let Some(remembered) = &mut self.remembered else { return false };
+        while ends.len() < SLICE_ROWS_MAX && bytes.len() < SLICE_BYTES_MAX && self.slicer.takes_more() {
+            let Some(tuple) = remembered.next() else { return false };
+            bytes.extend_from_slice(&tuple);
+            ends.push(bytes.len() as u32);
+            self.slicer.count_row();
+        }
+        self.slicer.takes_more() && remembered.len() > 0
+    }
+}

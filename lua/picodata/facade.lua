@@ -12,8 +12,8 @@ local msgpack = require('msgpack')
 local FUNCTIONS = {
     {'start', '{name=, ...}', 'starts this process as an instance: restarts its data, joins the cluster of its peers,'
         .. ' or bootstraps one with them'},
-    {'sql', 'text[, params[, opts]]', 'runs one SQL statement; parameters stand as ? or $1. Answers {metadata, rows}'
-        .. ' or {row_count}'},
+    {'sql', 'text[, params[, opts]]', 'runs one SQL statement, or BEGIN; ...; COMMIT; parameters stand as ? or $1.'
+        .. ' Answers {metadata, rows} or {row_count}'},
     {'status', '', 'the cluster as this instance sees it: leader, catalog version, instances, replicasets'},
     {'create_table', '{name=, columns=, primary_key=, ...}', 'creates a table without SQL'},
     {'drop_table', 'name', 'drops a table'},

@@ -168,7 +168,7 @@ ERRORS = [
     ("DROP TABLE nowhere", 20101, ["nowhere"]),
     ("DROP INDEX nowhere", 20103, ["nowhere"]),
     ("CREATE TABLE orders (id INT PRIMARY KEY)", 20105, ["orders"]),
-    ("CREATE TABLE keyless (id INT)", 20106, ["primary key"]),
+    ("CREATE TABLE keyed (id INT, PRIMARY KEY (id), PRIMARY KEY (id))", 20106, ["primary key"]),
     ("CREATE TABLE twice (id INT PRIMARY KEY, id INT)", 20106, ["id"]),
     ("CREATE TABLE sharded (a INT PRIMARY KEY, b INT) DISTRIBUTED BY (b)", 20106, ["primary key"]),
     ("INSERT INTO orders VALUES (1, 1, 1)", 20109, []),

@@ -40,5 +40,5 @@ def test_file(cluster, path):
                 wrong.append(f"{record} on {instance.name}\n{record.sql}\n{reason}")
     finally:
         for table in slt.tables_made(records):
-            cluster[0].sql(f"DROP TABLE IF EXISTS {table}")
+            cluster[0].sql(f"DROP TABLE IF EXISTS {table} CASCADE")
     assert not wrong, f"{len(wrong)} of {len(records)} records:\n\n" + "\n\n".join(wrong[:20])

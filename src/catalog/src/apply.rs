@@ -8,7 +8,7 @@ use crate::placement::MoveId;
 use crate::schema::{PendingChange, SchemaId};
 use crate::settings::Setting;
 use crate::state::State;
-use model::{Code, Error, InstanceName, ReplicasetName, Result, TableId, TierName};
+use model::{Code, Error, InstanceName, ReplicasetName, Result, SequenceId, TableId, TierName};
 use std::sync::Arc;
 
 /// What became of an entry.
@@ -55,6 +55,16 @@ pub enum Change {
     Move(MoveId),
     /// The entry's `changes` are to be written to this table.
     GlobalRows(TableId),
+    /// Numbers of a sequence were leased.
+    Leased(SequenceId),
+}
+
+impl Change {
+    /// Whether the change makes a new version: rows and the positions of sequences do not age what was planned on the
+    /// catalog.
+    fn makes_version(&self) -> bool {
+        !matches!(self, Change::GlobalRows(_) | Change::Leased(_))
+    }
 }
 
 pub(crate) type Changes = Result<Vec<Change>>;
@@ -73,8 +83,7 @@ impl State {
         self.index = index;
         match self.check_guard(&entry.guard).and_then(|()| self.apply_op(index, &entry.op)) {
             Ok(changes) => {
-                // Rows are not part of the catalog, so writing them does not age what was planned on it.
-                if changes.iter().any(|change| !matches!(change, Change::GlobalRows(_))) {
+                if changes.iter().any(Change::makes_version) {
                     self.version += 1;
                 }
                 Outcome::Applied { version: self.version, changes }
@@ -111,6 +120,7 @@ impl State {
             Op::MoveFinish { id, source, destination } => self.move_finish(*id, source, destination, version),
             Op::MoveAbort { id, reason: _ } => self.move_abort(*id, version),
             Op::MoveDone { id } => self.move_done(*id),
+            Op::SequenceLease { id, from, count } => self.sequence_lease(*id, *from, *count),
             Op::GlobalWrite { table, table_version, changes: _ } => self.global_write(*table, *table_version),
         }
     }

@@ -36,6 +36,7 @@ impl fmt::Display for Op {
             Op::MoveFinish { id, source, destination } => write!(f, "finish move {id} from {source} to {destination}"),
             Op::MoveAbort { id, reason } => write!(f, "abort move {id}: {reason}"),
             Op::MoveDone { id } => write!(f, "move {id} is cleaned up"),
+            Op::SequenceLease { id, from, count } => write!(f, "lease {count} numbers of sequence {id} from {from}"),
             Op::GlobalWrite { table, changes, .. } => write!(f, "{} bytes of changes of table {table}", changes.len()),
         }
     }
@@ -44,10 +45,15 @@ impl fmt::Display for Op {
 fn describe(change: &SchemaChange) -> String {
     match change {
         SchemaChange::CreateTable { table } => format!("create table {}", table.name),
-        SchemaChange::DropTable { table } => format!("drop table {table}"),
+        SchemaChange::DropTable { table, .. } => format!("drop table {table}"),
         SchemaChange::CreateIndex { table, index } => format!("create index {} on {table}", index.name),
         SchemaChange::DropIndex { table, index } => format!("drop index {index} on {table}"),
         SchemaChange::Truncate { table } => format!("truncate {table}"),
+        SchemaChange::AlterTable { table, .. } => format!("alter table {table}"),
+        SchemaChange::CreateView { view, .. } => format!("create view {}", view.name),
+        SchemaChange::DropView { view, .. } => format!("drop view {view}"),
+        SchemaChange::CreateSequence { name, .. } => format!("create sequence {name}"),
+        SchemaChange::DropSequence { name } => format!("drop sequence {name}"),
     }
 }
 

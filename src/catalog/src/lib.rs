@@ -4,6 +4,7 @@
 //! go out. Nothing else changes what the cluster knows about itself: who belongs to it, which tables it has, who owns
 //! which buckets. Two instances at the same version have equal states, and `State::digest` proves it.
 
+mod alter;
 mod apply;
 mod display;
 mod mastership;
@@ -11,15 +12,18 @@ mod membership;
 pub mod op;
 pub mod placement;
 pub mod schema;
+pub mod sequences;
 pub mod settings;
 mod shared;
 pub mod state;
 pub mod topology;
+mod views;
 
 pub use apply::{Change, Outcome};
 pub use op::{Entry, Guard, Op, Part};
 pub use placement::{Move, MoveId, Placement};
 pub use schema::{PendingChange, Schema, SchemaId};
+pub use sequences::{Running, Sequences};
 pub use settings::{Setting, Settings};
 pub use shared::Shared;
 pub use state::{Cluster, State};

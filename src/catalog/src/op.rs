@@ -3,7 +3,7 @@
 use crate::placement::MoveId;
 use crate::schema::SchemaId;
 use crate::topology::{InstanceState, Newcomer, TierSpec};
-use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, TableId, TierName, Value};
+use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, SequenceId, TableId, TierName, Value};
 use serde::{Deserialize, Serialize};
 use sharding::{BucketRange, Tenure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +102,12 @@ pub enum Op {
     MoveDone {
         id: MoveId,
     },
+    /// Numbers `from`, `from` + increment, ... of a sequence, `count` of them or as many as there are, for the proposer.
+    SequenceLease {
+        id: SequenceId,
+        from: i64,
+        count: u32,
+    },
     /// Rows of a global table. The catalog does not hold them: the module applies `changes`, whose form is its own.
     GlobalWrite {
         table: TableId,
@@ -135,7 +141,8 @@ impl Op {
             | Op::MoveStart { .. }
             | Op::MoveFinish { .. }
             | Op::MoveAbort { .. }
-            | Op::MoveDone { .. } => false,
+            | Op::MoveDone { .. }
+            | Op::SequenceLease { .. } => false,
         }
     }
 }

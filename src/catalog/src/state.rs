@@ -3,6 +3,7 @@
 use crate::op::{decode, encode};
 use crate::placement::Placement;
 use crate::schema::Schema;
+use crate::sequences::Sequences;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::topology::Topology;
@@ -31,6 +32,8 @@ pub struct State {
     pub topology: Shared<Topology>,
     pub schema: Shared<Schema>,
     pub placement: Shared<Placement>,
+    #[serde(default)]
+    pub sequences: Shared<Sequences>,
 }
 
 impl State {
@@ -52,11 +55,13 @@ impl State {
         Ok(state)
     }
 
-    /// A fingerprint of everything but the log index: equal on instances at the same version.
+    /// A fingerprint of everything but the log index and the positions of sequences: equal on instances at the same
+    /// version.
     ///
     /// Errors: as `to_bytes`.
     pub fn digest(&self) -> Result<u64> {
-        let timeless = Self { index: 0, ..self.clone() };
+        let sequences = Shared::new(self.sequences.without_positions());
+        let timeless = Self { index: 0, sequences, ..self.clone() };
         Ok(xxh3_64(&timeless.to_bytes()?))
     }
 
@@ -86,6 +91,16 @@ impl State {
         }
         for (name, table) in &self.schema.tables {
             ensure(table.name == *name, &|| format!("table \"{name}\" has a wrong name"))?;
+            let sequences = table.columns.iter().filter_map(|column| column.generated.as_ref()?.sequence());
+            let mut running = sequences.map(|sequence| self.sequences.running.contains_key(&sequence.id));
+            ensure(running.all(|is_running| is_running), &|| format!("table \"{name}\" counts on no sequence"))?;
+        }
+        for (name, view) in &self.schema.views {
+            let is_there =
+                |used: &String| self.schema.tables.contains_key(used) || self.schema.views.contains_key(used);
+            let is_whole = view.name == *name && view.uses.iter().all(is_there);
+            ensure(is_whole, &|| format!("view \"{name}\" reads what is not there"))?;
+            ensure(!self.schema.tables.contains_key(name), &|| format!("\"{name}\" is a table and a view"))?;
         }
         Ok(())
     }

@@ -2,7 +2,11 @@
 //! panics, and the parts of the state fit together after every entry.
 
 use crate::*;
-use model::{Code, Column, ColumnType, Distribution, Engine, Index, SchemaChange, Table, TableState, Value};
+use model::program::Step;
+use model::{
+    Alteration, Check, Code, Column, ColumnType, Distribution, Engine, Generated, Index, Program, SchemaChange,
+    Sequence, Table, TableState, Value, View,
+};
 use model::{InstanceName, ReplicasetName, TierName};
 use proptest::prelude::*;
 use sharding::{BucketRange, Tenure};
@@ -32,7 +36,7 @@ pub(crate) fn bootstrap(replication_factor: u32) -> Op {
 }
 
 pub(crate) fn table(name: &str, global: bool) -> Table {
-    let column = |name: &str, ty| Column { name: name.into(), ty, nullable: false, default: None };
+    let column = |name: &str, ty| Column::new(name, ty, false);
     let sharded = Distribution::Sharded { key: vec![0], tier: "default".into() };
     Table {
         id: 0,
@@ -44,6 +48,7 @@ pub(crate) fn table(name: &str, global: bool) -> Table {
         primary_key: vec![0],
         indexes: vec![],
         state: TableState::Preparing,
+        checks: vec![],
     }
 }
 
@@ -122,6 +127,11 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
                 },
             }
         }
+        _ if c.is_multiple_of(2) => {
+            let running = state.sequences.running.iter().map(|(id, running)| (*id, running.next.unwrap_or(0)));
+            let (id, next) = pick(running, a, (99, 1));
+            Op::SequenceLease { id, from: next + i64::from(b % 8 == 0), count: u32::from(b) }
+        }
         _ => {
             let table = pick(state.schema.tables.values().map(|t| (t.id, t.version)), a, (1, 1));
             Op::GlobalWrite { table: table.0, table_version: table.1 + u64::from(b % 8 == 0), changes: vec![a, b, c] }
@@ -131,12 +141,52 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
 
 fn schema_change(table_name: String, b: u8, c: u8) -> SchemaChange {
     let index = Index { id: 0, name: format!("x{}", c % 3), columns: vec![usize::from(c % 3)], unique: false };
-    match b % 6 {
-        0 | 1 => SchemaChange::CreateTable { table: table(&table_name, b.is_multiple_of(2)) },
-        2 => SchemaChange::DropTable { table: table_name },
+    let view = format!("v{}", c % 3);
+    match b % 12 {
+        0 => SchemaChange::CreateTable { table: table(&table_name, b.is_multiple_of(24)) },
+        1 => {
+            let mut table = table(&table_name, false);
+            let sequence = Sequence::default();
+            table.columns[0].generated = Some(Generated::Identity { sequence, always: true });
+            SchemaChange::CreateTable { table }
+        }
+        2 => SchemaChange::DropTable { table: table_name, cascade: c.is_multiple_of(2) },
         3 => SchemaChange::CreateIndex { table: table_name, index },
         4 => SchemaChange::DropIndex { table: table_name, index: index.name },
-        _ => SchemaChange::Truncate { table: table_name },
+        5 => SchemaChange::Truncate { table: table_name },
+        6 => SchemaChange::DropView { view, cascade: c.is_multiple_of(2) },
+        7 => SchemaChange::CreateView {
+            view: View {
+                name: view,
+                columns: vec![("id".into(), "id".into())],
+                text: format!("SELECT id FROM {table_name}"),
+                uses: vec![if c.is_multiple_of(4) { format!("v{}", c / 4 % 3) } else { table_name }],
+                version: 0,
+            },
+            replace: c.is_multiple_of(2),
+        },
+        8 => SchemaChange::CreateSequence { name: format!("s{}", c % 2), sequence: Sequence::default() },
+        9 => SchemaChange::DropSequence { name: format!("s{}", c % 2) },
+        _ => SchemaChange::AlterTable { table: table_name, alteration: alteration(c) },
+    }
+}
+
+fn alteration(c: u8) -> Alteration {
+    let column = ["note", "id", "more", "nothing"][usize::from(c / 9 % 4)].to_owned();
+    let program = Program { text: "more IS NULL".into(), steps: vec![Step::Column(usize::from(c % 4)), Step::IsNull] };
+    match c % 9 {
+        0 => Alteration::AddColumn { column: Column::new("more", ColumnType::Text, true) },
+        1 => Alteration::DropColumn { column },
+        2 => Alteration::RenameColumn { from: column, to: "other".into() },
+        3 => Alteration::RenameTable { to: format!("t{}", c % 4) },
+        4 => {
+            let generated = Generated::NextOf { name: format!("s{}", c / 9 % 2), sequence: Sequence::default() };
+            Alteration::SetDefault { column, default: None, generated: Some(generated) }
+        }
+        5 => Alteration::SetNotNull { column },
+        6 => Alteration::DropNotNull { column },
+        7 => Alteration::AddCheck { check: Check { name: "c".into(), program } },
+        _ => Alteration::DropCheck { name: "c".into() },
     }
 }
 
@@ -191,7 +241,9 @@ proptest! {
             let before = state.clone();
             let op = if at == 0 { bootstrap(2) } else { op_for(&state, *four) };
             let unchanged = match state.apply(at as u64 + 1, &Entry::new(op)) {
-                Outcome::Applied { changes, .. } => changes.iter().all(|c| matches!(c, Change::GlobalRows(_))),
+                Outcome::Applied { changes, .. } => {
+                    changes.iter().all(|c| matches!(c, Change::GlobalRows(_) | Change::Leased(_)))
+                }
                 Outcome::Conflict(_) | Outcome::Refused(_) => true,
             };
             if unchanged {
@@ -236,7 +288,7 @@ fn random_logs_reach_every_operation() {
             seen.entry(name).or_default()[usize::from(applied)] += 1;
         }
     }
-    assert_eq!(seen.len(), 19, "{seen:?}");
+    assert_eq!(seen.len(), 20, "{seen:?}");
     assert!(seen.values().all(|[refused, applied]| *applied >= 5 && *refused >= 5), "{seen:?}");
 }
 
@@ -328,13 +380,55 @@ fn what_a_schema_change_makes_is_usable_after_the_commit_and_gone_after_an_abort
     asked.ok(Op::SchemaAbort { id: 2, reason: "late".into() });
     assert!(asked.0.schema.table("u").is_err());
     assert_eq!(asked.0.schema.finished, BTreeMap::from([(1, None), (2, Some("late".into()))]));
-    let drop = |name: &str| Op::SchemaPrepare { change: SchemaChange::DropTable { table: name.into() }, timeout_ms: 0 };
+    let drop = |name: &str| Op::SchemaPrepare {
+        change: SchemaChange::DropTable { table: name.into(), cascade: false },
+        timeout_ms: 0,
+    };
     assert_eq!(asked.error(drop("tt")), (Code::NoSuchTable, "there is no table \"tt\"".into()));
     asked.ok(drop("t"));
     asked.ok(Op::SchemaAbort { id: 3, reason: "late".into() });
     assert!(asked.0.schema.operable("t").is_some());
     asked.ok(create("v"));
     assert_eq!(asked.0.schema.table("v").unwrap().id, schema::TABLE_ID_FIRST + 2, "ids are not reused");
+}
+
+#[test]
+fn a_condition_is_in_force_while_it_is_pending_and_gone_after_an_abort() {
+    let mut asked = Asked::new(1);
+    let change = |change| Op::SchemaPrepare { change, timeout_ms: 0 };
+    let alter = |alteration| change(SchemaChange::AlterTable { table: "t".into(), alteration });
+    let mut nullable = table("t", false);
+    nullable.columns[1].nullable = true;
+    asked.ok(change(SchemaChange::CreateTable { table: nullable }));
+    asked.ok(Op::SchemaCommit { id: 1 });
+    asked.ok(alter(Alteration::SetNotNull { column: "note".into() }));
+    let pending = asked.0.schema.operable("t").unwrap();
+    assert!(pending.checks.len() == 1 && pending.columns[1].nullable, "queries still see NULLs");
+    asked.ok(Op::SchemaAbort { id: 2, reason: "a row has none".into() });
+    assert_eq!(asked.0.schema.operable("t").unwrap().checks, []);
+    asked.ok(alter(Alteration::SetNotNull { column: "note".into() }));
+    asked.ok(Op::SchemaCommit { id: 3 });
+    let made = asked.0.schema.operable("t").unwrap();
+    assert!(made.checks.is_empty() && !made.columns[1].nullable && made.columns[1].loose);
+}
+
+#[test]
+fn numbers_are_leased_once_and_make_no_version() {
+    let mut asked = Asked::new(1);
+    let sequence = Sequence { max: 25, ..Sequence::default() };
+    let create = SchemaChange::CreateSequence { name: "s".into(), sequence };
+    asked.ok(Op::SchemaPrepare { change: create, timeout_ms: 0 });
+    assert!(asked.0.schema.pending.is_none(), "nobody has to build anything");
+    let (version, digest) = (asked.0.version, asked.0.digest().unwrap());
+    let id = asked.0.sequences.by_name("s").unwrap().id;
+    let lease = |from| Op::SequenceLease { id, from, count: 10 };
+    asked.ok(lease(1));
+    assert_eq!(asked.error(lease(1)).0, Code::Conflict, "who comes second looks again");
+    asked.ok(lease(11));
+    asked.ok(lease(21));
+    assert_eq!(asked.0.sequences.running[&id].next, None);
+    assert_eq!(asked.error(lease(26)).0, Code::Conflict);
+    assert_eq!((asked.0.version, asked.0.digest().unwrap()), (version, digest));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::layout::Layout;
 use crate::request::Projection;
 use model::msgpack::{self, Reader};
-use model::{Result, Value};
+use model::{Code, Error, Result, Value};
 
 /// Appends a whole result of these stored tuples.
 ///
@@ -30,32 +30,22 @@ pub fn write_result<'t>(
 ///
 /// Errors: as `write_result`.
 pub fn write_row(layout: &Layout, projection: Option<&Projection>, tuple: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let mut fields = Reader::new(tuple);
-    fields.array_len()?;
-    if layout.is_sharded() {
-        fields.skip()?;
+    if projection.is_none() && layout.is_shown_as_stored {
+        let mut fields = Reader::new(tuple);
+        fields.array_len()?;
+        if layout.is_sharded() {
+            fields.skip()?;
+        }
+        msgpack::write_array_len(out, layout.width());
+        out.extend_from_slice(fields.rest());
+        return Ok(());
     }
-    match projection {
-        None if layout.is_shown_as_stored => {
-            msgpack::write_array_len(out, layout.width());
-            out.extend_from_slice(fields.rest());
-        }
-        None => {
-            msgpack::write_array_len(out, layout.width());
-            for position in 0..layout.width() {
-                write_shown(layout, position, fields.raw()?, out)?;
-            }
-        }
-        Some(projection) => {
-            msgpack::write_array_len(out, projection.columns.len());
-            for &position in &projection.columns {
-                let mut at = fields;
-                for _ in 0..position {
-                    at.skip()?;
-                }
-                write_shown(layout, position, at.raw()?, out)?;
-            }
-        }
+    let columns = projection.map_or(&layout.visible, |projection| &projection.columns);
+    msgpack::write_array_len(out, columns.len());
+    for &position in columns {
+        let field = layout.column(tuple, position);
+        let field = field.ok_or_else(|| Error::new(Code::Corrupted, "a stored tuple is too short"))?;
+        write_shown(layout, position, field, out)?;
     }
     Ok(())
 }

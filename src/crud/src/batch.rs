@@ -4,14 +4,15 @@
 //! statements are undone to a savepoint. If the commit fails, every operation of the batch failed. Tables of the vinyl
 //! engine yield, which would end a memtx transaction, so their operations are left to the caller, one by one.
 
-use crate::compare::{compare, field_of};
+use crate::compare::compare;
 use crate::guard::BucketGuard;
 use crate::layout::Layout;
-use crate::row::bucket_of_stored;
+use crate::row::{RowWriter, bucket_of_stored};
 use crate::update::check_tuple;
 use crate::wire::{self, FLAG_CHECK, FLAG_NO_RETURN, Failure, Mode, Op, Verb};
 use model::msgpack::Reader;
 use model::{BucketId, Code, Engine, Error, Result, TableId};
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// Rows in one many-row operation.
@@ -152,6 +153,10 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     }
 
     fn run_one(&mut self, op: Op<'_>, out: &mut Vec<u8>) -> Result<()> {
+        if op.verb == Verb::Transaction {
+            self.begin()?;
+            return self.atomically(|batch| batch.transaction(op.payload, out));
+        }
         let tables = self.tables;
         let layout = tables.layout(op.table).ok_or_else(|| no_such_table(op.table))?;
         let mut payload = op.payload;
@@ -178,6 +183,8 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
                 wire::write_done_nothing(out);
                 Ok(())
             }
+            Verb::Transaction => Err(Error::internal("a transaction inside another one")),
+            Verb::InsertAbsent => Err(Error::internal("a row that has to be absent is a statement's")),
             Verb::Rows | Verb::Upserts => self.rows(layout, op.verb, payload, out),
             Verb::Changes => {
                 let count = self.atomically(|batch| batch.changes(layout, payload))?;
@@ -185,6 +192,25 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
                 Ok(())
             }
         }
+    }
+
+    /// Runs the operations one after the other; the first that fails ends them all.
+    fn transaction(&mut self, mut payload: Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
+        let len = payload.array_len()?;
+        if len > ROWS_MAX {
+            let message = format!("{len} operations in a transaction, at most {ROWS_MAX} are taken");
+            return Err(Error::new(Code::LimitExceeded, message));
+        }
+        model::msgpack::write_array_len(out, 1);
+        model::msgpack::write_array_len(out, len);
+        for _ in 0..len {
+            let op = Op::read(&mut payload)?;
+            if op.verb == Verb::Transaction || self.yields(op.table) {
+                return Err(Error::internal("an operation that can not be part of a transaction"));
+            }
+            self.run_one(op, out)?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -232,7 +258,8 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     /// Answers whether a row was written.
     fn write_row(&mut self, layout: &Layout, verb: Verb, tuple: &[u8]) -> Result<bool> {
         self.begin_write(layout, tuple)?;
-        let space = layout.table.id;
+        let whole = whole(layout, tuple)?;
+        let (tuple, space) = (&*whole, layout.table.id);
         match verb {
             Verb::Insert => self.store.insert(space, tuple)?,
             Verb::Replace => self.store.replace(space, tuple)?,
@@ -240,9 +267,22 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
                 Err(error) if error.code == Code::DuplicateKey => return Ok(false),
                 result => result?,
             },
+            Verb::InsertAbsent => self.insert_absent(layout, tuple)?,
             _ => return Err(Error::internal("a row is inserted or replaced")),
         }
         Ok(true)
+    }
+
+    /// Inserts a row that a statement has not found: when it is there by now, the statement has to look again.
+    fn insert_absent(&mut self, layout: &Layout, tuple: &[u8]) -> Result<()> {
+        let error = match self.store.insert(layout.table.id, tuple) {
+            Err(error) if error.code == Code::DuplicateKey => error,
+            result => return result,
+        };
+        let (mut key, mut scratch) = (Vec::new(), Vec::new());
+        RowWriter::new(layout, 0).key_of_stored(tuple, &mut key)?;
+        let is_there = self.store.get(layout.table.id, &key, &mut scratch)?;
+        Err(if is_there { changed_meanwhile(layout) } else { error })
     }
 
     fn delete(&mut self, layout: &Layout, op: &Op<'_>, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -292,17 +332,35 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         out: &mut Vec<u8>,
     ) -> Result<bool> {
         let space = layout.table.id;
-        if !check {
+        if !check && !layout.is_strict() && !layout.has_added_columns() {
             return self.store.update(space, key, operations, out);
         }
         self.atomically(|batch| {
+            batch.pad(layout, key)?;
             let start = out.len();
             let is_found = batch.store.update(space, key, operations, out)?;
             if is_found {
-                check_tuple(layout, &out[start..])?;
+                if check {
+                    check_tuple(layout, &out[start..])?;
+                }
+                layout.verify(&out[start..])?;
             }
             Ok(is_found)
         })
+    }
+
+    /// Gives a row the columns that came later than it: the host updates only what is there.
+    fn pad(&mut self, layout: &Layout, key: &[u8]) -> Result<()> {
+        if !layout.has_added_columns() {
+            return Ok(());
+        }
+        let mut tuple = Vec::new();
+        if self.store.get(layout.table.id, key, &mut tuple)?
+            && let Some(padded) = layout.padded(&tuple)?
+        {
+            self.store.replace(layout.table.id, &padded)?;
+        }
+        Ok(())
     }
 
     /// The host's own upsert only logs what goes wrong in its operations; this one says it.
@@ -312,7 +370,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         let result = self.update_if_there(layout, key, operations, check, &mut scratch);
         self.scratch = scratch;
         if !result? {
-            self.store.insert(layout.table.id, tuple)?;
+            self.store.insert(layout.table.id, &whole(layout, tuple)?)?;
         }
         Ok(())
     }
@@ -398,7 +456,9 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
             payload.array_len()?;
             let verb = wire::read_verb(&mut payload)?;
             let changed = match verb {
-                Verb::Insert | Verb::Replace | Verb::InsertOrSkip => self.write_row(layout, verb, payload.raw()?)?,
+                Verb::Insert | Verb::InsertAbsent | Verb::Replace | Verb::InsertOrSkip => {
+                    self.write_row(layout, verb, payload.raw()?)?
+                }
                 Verb::Update | Verb::Delete => {
                     let (key, expected, operations) = (payload.raw()?, payload.raw()?, payload.raw()?);
                     self.change_expected(layout, verb, key, expected, operations)?
@@ -431,11 +491,23 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         let result = result.and_then(|is_same| match (is_same, verb) {
             (false, _) => Err(changed_meanwhile(layout)),
             (true, Verb::Delete) => self.store.delete(space, key, None),
-            (true, _) => self.store.update(space, key, operations, &mut scratch),
+            (true, _) => self.pad(layout, key).and_then(|()| {
+                let is_found = self.store.update(space, key, operations, &mut scratch)?;
+                layout.verify(&scratch)?;
+                Ok(is_found)
+            }),
         });
         self.scratch = scratch;
         result.map(|_| true)
     }
+}
+
+/// A tuple that is to be stored: verified, and with the columns that came while it was on its way.
+fn whole<'t>(layout: &Layout, tuple: &'t [u8]) -> Result<Cow<'t, [u8]>> {
+    let padded = if layout.has_added_columns() { layout.padded(tuple)? } else { None };
+    let whole = padded.map_or(Cow::Borrowed(tuple), Cow::Owned);
+    layout.verify(&whole)?;
+    Ok(whole)
 }
 
 /// Whether the stored tuple has the values of `expected`, an array of field number and value in turns.
@@ -445,8 +517,10 @@ fn has_expected(layout: &Layout, tuple: &[u8], expected: &[u8]) -> Result<bool> 
     for _ in 0..pairs {
         let field = expected.uint()? as usize;
         let wanted = expected.raw()?;
-        let column = field.checked_sub(layout.table.stored_offset()).and_then(|at| layout.cells.get(at));
-        let (Some(cell), Some(found)) = (column, field_of(tuple, field)) else { return Ok(false) };
+        let Some(position) = field.checked_sub(layout.table.stored_offset()) else { return Ok(false) };
+        let (Some(cell), Some(found)) = (layout.cells.get(position), layout.column(tuple, position)) else {
+            return Ok(false);
+        };
         // The same value may be stored in several forms: decimal 1.0 and 1.00.
         if found != wanted && compare(cell.ty, found, wanted).is_ne() {
             return Ok(false);

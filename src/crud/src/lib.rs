@@ -12,6 +12,7 @@ pub mod compare;
 pub mod guard;
 pub mod layout;
 pub mod moment;
+pub mod report;
 pub mod request;
 pub mod retry;
 pub mod row;

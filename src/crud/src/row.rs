@@ -28,16 +28,20 @@ impl<'a> RowWriter<'a> {
     pub fn row(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<BucketId> {
         let given = reader.array_len().map_err(|_| self.not_an_array("row"))?;
         let columns = &self.layout.table.columns;
-        if given > columns.len() {
+        if given > self.layout.visible.len() {
             return Err(self.wrong_width(given));
         }
         let start = self.begin(self.layout.width(), out);
-        for position in 0..given {
-            self.column(position, reader, out)?;
-        }
-        for (position, column) in columns.iter().enumerate().skip(given) {
+        let mut left = given;
+        for (position, column) in columns.iter().enumerate() {
+            if left > 0 && !column.hidden {
+                left -= 1;
+                self.column(position, reader, out)?;
+                continue;
+            }
             match &column.default {
                 Some(default) => default.write_stored(out),
+                None if column.generated.is_some() => return Err(self.is_computed(position)),
                 None if column.nullable => msgpack::write_nil(out),
                 None => {
                     return Err(self.wrong_width(given).with_hint(format!(
@@ -76,6 +80,7 @@ impl<'a> RowWriter<'a> {
             match (given[position], &column.default) {
                 (Some(bytes), _) => self.column(position, &mut Reader::new(bytes), out)?,
                 (None, Some(default)) => default.write_stored(out),
+                (None, None) if column.generated.is_some() => return Err(self.is_computed(position)),
                 (None, None) if column.nullable => msgpack::write_nil(out),
                 (None, None) => return Err(self.null_violation(position)),
             }
@@ -219,7 +224,7 @@ impl<'a> RowWriter<'a> {
         let table = &self.layout.table;
         Error::new(
             Code::Argument,
-            format!("table \"{}\" has {} columns, the row has {given} values", table.name, table.columns.len()),
+            format!("table \"{}\" has {} columns, the row has {given} values", table.name, self.layout.visible.len()),
         )
     }
 
@@ -236,6 +241,18 @@ impl<'a> RowWriter<'a> {
 
     fn null_violation(&self, position: usize) -> Error {
         null_violation(self.layout, position)
+    }
+
+    /// The error of a row without a value for a column whose default is computed, which statements do.
+    fn is_computed(&self, position: usize) -> Error {
+        let table = &self.layout.table;
+        let column = &table.columns[position];
+        if column.hidden {
+            let message = format!("table \"{}\" has no primary key of its own", table.name);
+            return Error::new(Code::Unsupported, message).with_hint("insert into it with SQL");
+        }
+        let message = format!("the default of column \"{}\" of table \"{}\" is computed", column.name, table.name);
+        Error::new(Code::Unsupported, message).with_hint("give a value, or insert with SQL")
     }
 }
 

@@ -73,7 +73,7 @@ impl Condition {
     /// How the tuple's columns stand to the values.
     pub fn compare(&self, layout: &Layout, tuple: &[u8]) -> Ordering {
         for (&column, value) in self.columns.iter().zip(&self.values) {
-            let field = field_of(tuple, column + layout.table.stored_offset()).unwrap_or(&[0xc0]);
+            let field = layout.column(tuple, column).unwrap_or(&[0xc0]);
             let ordering = compare(layout.cells[column].ty, field, value);
             if ordering.is_ne() {
                 return ordering;

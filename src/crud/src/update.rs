@@ -77,13 +77,13 @@ fn column(layout: &Layout, reader: &mut Reader<'_>) -> Result<usize> {
         return layout.require_column(name);
     }
     let number = reader.int().map_err(|_| malformed())?;
-    let width = layout.width() as i64;
-    let position = if number < 0 { width + number } else { number - 1 };
-    if !(0..width).contains(&position) {
+    let width = layout.visible.len() as i64;
+    let place = if number < 0 { width + number } else { number - 1 };
+    let position = usize::try_from(place).ok().and_then(|place| layout.visible.get(place));
+    position.copied().ok_or_else(|| {
         let message = format!("table \"{}\" has {width} columns, none has the number {number}", layout.table.name);
-        return Err(Error::new(Code::NoSuchColumn, message));
-    }
-    Ok(position as usize)
+        Error::new(Code::NoSuchColumn, message)
+    })
 }
 
 fn argument(
@@ -177,6 +177,10 @@ pub fn check_tuple(layout: &Layout, tuple: &[u8]) -> Result<()> {
         reader.skip()?;
     }
     for (position, cell) in layout.cells.iter().enumerate() {
+        // What comes later than the tuple was checked when the column was made.
+        if reader.is_empty() {
+            break;
+        }
         let bytes = reader.raw()?;
         if bytes != [0xc0] {
             cell.check_stored(bytes).map_err(|mut error| {

@@ -31,12 +31,29 @@ pub enum Verb {
     Upserts = 8,
     /// `[[verb, tuple] or [verb, key, expected, host operations], ...]` -> `[count]`; all or none
     Changes = 9,
+    /// Inside `Changes` only. `tuple`: `Conflict` when a row with the primary key is there
+    InsertAbsent = 10,
+    /// `[operation, ...]` -> `[[answer, ...]]`; all or none, each sees what those before it did
+    Transaction = 11,
 }
 
 impl Verb {
     fn from_number(number: u64) -> Option<Verb> {
         use Verb::*;
-        const ALL: [Verb; 10] = [Get, Insert, Replace, InsertOrSkip, Delete, Update, Upsert, Rows, Upserts, Changes];
+        const ALL: [Verb; 12] = [
+            Get,
+            Insert,
+            Replace,
+            InsertOrSkip,
+            Delete,
+            Update,
+            Upsert,
+            Rows,
+            Upserts,
+            Changes,
+            InsertAbsent,
+            Transaction,
+        ];
         ALL.get(usize::try_from(number).ok()?).copied()
     }
 

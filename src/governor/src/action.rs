@@ -20,7 +20,7 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Propose to the log, and plan again when it has been applied.
-    Propose(Entry),
+    Propose(Box<Entry>),
     /// Bring Raft to this membership.
     ChangeMembership { voters: BTreeSet<RaftId>, learners: BTreeSet<RaftId> },
     /// Hand Raft's leadership over.

@@ -68,6 +68,8 @@ codes! {
     ValueOutOfRange = 20110, "VALUE_OUT_OF_RANGE", false;
     DivisionByZero = 20111, "DIVISION_BY_ZERO", false;
     CheckViolation = 20112, "CHECK_VIOLATION", false;
+    /// Something else depends on what is to be dropped or changed.
+    InUse = 20113, "IN_USE", false;
 
     /// A setting's limit on rows, memory, time or depth was passed.
     LimitExceeded = 20200, "LIMIT_EXCEEDED", false;

@@ -2,6 +2,8 @@
 
 use crate::error::{Code, Error, Result, nearest};
 use crate::ids::{TableId, TierName};
+use crate::program::{Program, Surroundings};
+use crate::sequence::Sequence;
 use crate::types::ColumnType;
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,69 @@ pub struct Column {
     pub nullable: bool,
     /// What INSERT puts where it names no value.
     pub default: Option<Value>,
+    /// The same, where it is another one in each row.
+    #[serde(default)]
+    pub generated: Option<Generated>,
+    /// Users do not see it: the key of a table that was made without one, or a column that was dropped.
+    #[serde(default)]
+    pub hidden: bool,
+    /// The column came later than the table: rows that were written before end in front of it, and have this value.
+    #[serde(default)]
+    pub added: Option<Value>,
+    /// The host's format takes NULL though the column does not: the storage checks.
+    #[serde(default)]
+    pub loose: bool,
+}
+
+/// A default that is computed for each row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Generated {
+    Computed(Program),
+    /// The next number of a sequence that belongs to the column. `always`: INSERT must not name a value.
+    Identity {
+        sequence: Sequence,
+        always: bool,
+    },
+    /// The next number of a sequence with a name of its own.
+    NextOf {
+        name: String,
+        sequence: Sequence,
+    },
+}
+
+impl Column {
+    /// A column without a default.
+    pub fn new(name: impl Into<String>, ty: ColumnType, nullable: bool) -> Self {
+        let name = name.into();
+        Self { name, ty, nullable, default: None, generated: None, hidden: false, added: None, loose: false }
+    }
+
+    /// Whether its numbers are the cluster's alone to give.
+    pub fn is_always_generated(&self) -> bool {
+        matches!(self.generated, Some(Generated::Identity { always: true, .. }))
+    }
+
+    /// Whether box itself lets NULL into the column.
+    pub fn is_nullable_in_box(&self) -> bool {
+        self.nullable || self.loose
+    }
+}
+
+impl Generated {
+    /// The sequence that numbers come from.
+    pub fn sequence(&self) -> Option<&Sequence> {
+        match self {
+            Generated::Computed(_) => None,
+            Generated::Identity { sequence, .. } | Generated::NextOf { sequence, .. } => Some(sequence),
+        }
+    }
+}
+
+/// A CHECK constraint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub program: Program,
 }
 
 /// A secondary index. In a sharded table it is local to each replicaset, so a unique one must contain the sharding key.
@@ -77,11 +142,18 @@ pub struct Table {
     pub primary_key: Vec<usize>,
     pub indexes: Vec<Index>,
     pub state: TableState,
+    /// What every row has to meet, the one that is being added by a pending change included.
+    #[serde(default)]
+    pub checks: Vec<Check>,
 }
+
+/// The hidden primary key of a table that was made without one.
+pub const ROW_ID: &str = "_pico_row_id";
 
 /// Bounds on definitions, so that no statement makes the catalog grow without limit.
 pub const COLUMNS_MAX: usize = 1600;
 pub const NAME_BYTES_MAX: usize = 255;
+pub const CHECKS_MAX: usize = 100;
 
 impl Table {
     pub fn is_global(&self) -> bool {
@@ -101,16 +173,58 @@ impl Table {
         usize::from(!self.is_global())
     }
 
-    /// The position of a column by its exact name.
+    /// The position of a column that users see, by its exact name.
     pub fn column_position(&self, name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| column.name == name)
+        self.columns.iter().position(|column| column.name == name && !column.hidden)
     }
 
-    /// The position of a column, or the error that names the nearest one.
+    /// The columns that users see.
+    pub fn visible(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.columns.len()).filter(|at| !self.columns[*at].hidden)
+    }
+
+    /// Whether users see all columns.
+    pub fn is_all_visible(&self) -> bool {
+        self.columns.iter().all(|column| !column.hidden)
+    }
+
+    /// Whether the table was made without a primary key of its own.
+    pub fn has_hidden_key(&self) -> bool {
+        self.primary_key.iter().any(|at| self.columns[*at].hidden)
+    }
+
+    /// Whether rows must be checked for more than what box's format says.
+    pub fn is_checked(&self) -> bool {
+        !self.checks.is_empty() || self.columns.iter().any(|column| column.loose && !column.nullable)
+    }
+
+    /// Checks a row's values against NOT NULL and the CHECK constraints.
+    ///
+    /// Errors: `NullViolation`, `CheckViolation`, and those of the expressions.
+    pub fn check_row(&self, row: &dyn Surroundings) -> Result<()> {
+        for (position, column) in self.columns.iter().enumerate() {
+            if column.loose && !column.nullable && row.column(position)?.is_null() {
+                let message = format!("column \"{}\" of table \"{}\" can not be null", column.name, self.name);
+                return Err(Error::new(Code::NullViolation, message));
+            }
+        }
+        for check in &self.checks {
+            // Unknown is not false.
+            if check.program.evaluate(row)? == Value::Boolean(false) {
+                let message =
+                    format!("a row of table \"{}\" violates the check constraint \"{}\"", self.name, check.name);
+                return Err(Error::new(Code::CheckViolation, message)
+                    .with_hint(format!("it has to meet {}", check.program.text)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The position of a column that users see, or the error that names the nearest one.
     pub fn require_column(&self, name: &str) -> Result<usize> {
         self.column_position(name).ok_or_else(|| {
             let error = Error::new(Code::NoSuchColumn, format!("table \"{}\" has no column \"{name}\"", self.name));
-            match nearest(name, self.columns.iter().map(|c| c.name.as_str())) {
+            match nearest(name, self.visible().map(|at| self.columns[at].name.as_str())) {
                 Some(near) => error.with_hint(format!("did you mean \"{near}\"?")),
                 None => error,
             }
@@ -157,7 +271,25 @@ impl Table {
                 }
             }
         }
+        self.validate_checks()?;
         self.indexes.iter().try_for_each(|index| self.validate_index(index))
+    }
+
+    fn validate_checks(&self) -> Result<()> {
+        let invalid = |message: String| Err(Error::new(Code::InvalidStatement, message));
+        if self.checks.len() > CHECKS_MAX {
+            return invalid(format!("a table has {CHECKS_MAX} check constraints at most"));
+        }
+        for (at, check) in self.checks.iter().enumerate() {
+            check_name("constraint", &check.name)?;
+            if self.checks[..at].iter().any(|other| other.name == check.name) {
+                return invalid(format!("constraint \"{}\" is named twice", check.name));
+            }
+            if check.program.columns().any(|column| column >= self.columns.len()) {
+                return invalid(format!("constraint \"{}\" reads a column that is not there", check.name));
+            }
+        }
+        Ok(())
     }
 
     /// Checks an index against this table.

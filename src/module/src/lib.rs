@@ -22,6 +22,7 @@ mod raft;
 mod router;
 mod schema_change;
 mod schema_work;
+mod sequences;
 mod side_by_side;
 mod start;
 mod storage;

@@ -45,9 +45,7 @@ fn prepare(node: &Node, change: SchemaChange, deadline: Deadline) -> Result<(u64
         match node.propose(op, deadline) {
             Ok(answer) => {
                 // The entry is applied here; the change is pending or, with luck, over.
-                let state = node.state();
-                let pending = state.schema.pending.as_ref().filter(|pending| pending.index == answer.index);
-                let id = pending.map(|pending| pending.id).or(state.schema.finished.keys().last().copied());
+                let id = node.state().schema.prepared.get(&answer.index).copied();
                 return id.map(|id| (answer.index, id)).ok_or_else(|| Error::internal("a schema change left no trace"));
             }
             // Another one is under way: it ends within its own time.

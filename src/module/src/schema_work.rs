@@ -5,12 +5,14 @@
 
 use crate::host::{Deadline, Event, Parked, fiber, space};
 use crate::node::Node;
-use crate::storage::spaces;
+use crate::storage::{rows, spaces};
 use catalog::{Change, PendingChange, State};
-use model::{Code, Error, Result, SchemaChange, Table, TableId};
+use crud::Layout;
+use model::{Alteration, Code, Error, Result, SchemaChange, Table, TableId};
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::rc::Rc;
+use std::sync::Arc;
 use tlua::ffi::lua_State;
 
 /// How long a replica that lacks a table waits before it asks again whether the table still exists.
@@ -46,26 +48,53 @@ pub fn build(node: &Node, pending: &PendingChange, deadline: Deadline) -> Result
     let Some(current) = state.schema.table_by_id(pending.table) else {
         return Err(Error::new(Code::SchemaChanged, "the schema change is over"));
     };
-    let wanted: Table = match &pending.change {
-        SchemaChange::CreateTable { .. } => Table::clone(current),
-        SchemaChange::CreateIndex { index, .. } => {
-            let mut table = Table::clone(current);
-            table.indexes.push(index.clone());
-            table
-        }
-        // These only take away, which is done after the commit.
-        SchemaChange::DropTable { .. } | SchemaChange::DropIndex { .. } | SchemaChange::Truncate { .. } => {
-            return Ok(());
-        }
-    };
-    if !space::is_read_only() {
-        return node.schema_work.run(deadline, || spaces::make(&wanted));
+    let mut wanted = Table::clone(current);
+    match &pending.change {
+        SchemaChange::CreateTable { .. } => {}
+        SchemaChange::CreateIndex { index, .. } => wanted.indexes.push(index.clone()),
+        SchemaChange::AlterTable { alteration: Alteration::AddCheck { .. }, .. } => {}
+        SchemaChange::AlterTable { alteration, .. } => alteration.apply(&mut wanted)?,
+        // These only take away, or are of the catalog alone.
+        _ => return Ok(()),
     }
-    node.storage_changed.wait_until(deadline, "the master's schema change", || match spaces::is_made(&wanted) {
-        Ok(true) => Some(Ok(())),
-        Ok(false) => None,
-        Err(error) => Some(Err(error)),
+    if !space::is_read_only() {
+        return node.schema_work.run(deadline, || prepare_rows(&wanted, pending).and_then(|()| spaces::make(&wanted)));
+    }
+    node.storage_changed.wait_until(deadline, "the master's schema change", || {
+        match spaces::is_as_defined(&wanted) {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
     })?
+}
+
+/// What a master does about the rows that are there before a change can be committed.
+///
+/// Errors: `NullViolation` and `CheckViolation` of the first row that does not meet a new condition.
+fn prepare_rows(wanted: &Table, pending: &PendingChange) -> Result<()> {
+    match &pending.change {
+        SchemaChange::AlterTable { alteration, .. } => {
+            if matches!(alteration, Alteration::AddCheck { .. } | Alteration::SetNotNull { .. }) {
+                // Writes are held to it since the change was announced here.
+                rows::check_all(&Layout::new(Arc::new(wanted.clone())))?;
+            }
+            spaces::align(wanted)
+        }
+        // The host would index the column's absence where it has a value for us.
+        SchemaChange::CreateIndex { index, .. } => {
+            let is_added = |at: &usize| wanted.columns[*at].added.as_ref().is_some_and(|value| !value.is_null());
+            if index.columns.iter().any(is_added) {
+                if wanted.is_global() {
+                    let message = "a global table can not have an index on a column that was added with a default";
+                    return Err(Error::new(Code::Unsupported, message).with_hint("make the table anew with the column"));
+                }
+                rows::pad_all(&Layout::new(Arc::new(wanted.clone())))?;
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Entries were applied: what they took away goes, on a fiber of its own.
@@ -104,11 +133,15 @@ pub fn on_change(node: &'static Node, changes: &[Change]) {
 /// Makes the host's schema what the catalog says: tables that should be here are made, spaces and indexes that the
 /// catalog does not know are dropped. On a writable instance.
 pub fn conform(state: &State) -> Result<()> {
+    let is_pending = |table: TableId| state.schema.pending.as_ref().is_some_and(|pending| pending.table == table);
     for table in state.schema.tables.values() {
+        if !is_pending(table.id) {
+            spaces::align(table)?;
+        }
         spaces::make(table)?;
     }
     for (table, index) in spaces::made_indexes(catalog::schema::TABLE_ID_FIRST)? {
-        let pending = state.schema.pending.as_ref().is_some_and(|pending| pending.table == table);
+        let pending = is_pending(table);
         match state.schema.table_by_id(table) {
             None if !pending => spaces::drop_space(table)?,
             Some(known) if !pending && index != 0 && known.indexes.iter().all(|i| i.id != index) => {

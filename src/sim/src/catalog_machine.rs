@@ -98,7 +98,9 @@ impl Catalog {
         match (&self.state.schema.pending, rng.range(0, 6)) {
             (Some(pending), 0..=3) => Op::SchemaCommit { id: pending.id },
             (Some(pending), 4) => Op::SchemaAbort { id: pending.id, reason: "the simulator wants it so".into() },
-            (_, 0) => Op::SchemaPrepare { change: SchemaChange::DropTable { table: name }, timeout_ms: 0 },
+            (_, 0) => {
+                Op::SchemaPrepare { change: SchemaChange::DropTable { table: name, cascade: false }, timeout_ms: 0 }
+            }
             (_, 1) => Op::SchemaPrepare { change: SchemaChange::Truncate { table: name }, timeout_ms: 0 },
             _ => {
                 let table = table(&name, rng.chance(1, 3));
@@ -155,7 +157,7 @@ fn newcomer(number: u64) -> Newcomer {
 }
 
 fn table(name: &str, is_global: bool) -> Table {
-    let column = |name: &str, ty| Column { name: name.into(), ty, nullable: false, default: None };
+    let column = |name: &str, ty| Column::new(name, ty, false);
     let sharded = Distribution::Sharded { key: vec![0], tier: "default".into() };
     Table {
         id: 0,
@@ -167,6 +169,7 @@ fn table(name: &str, is_global: bool) -> Table {
         primary_key: vec![0],
         indexes: vec![],
         state: TableState::Preparing,
+        checks: vec![],
     }
 }
 

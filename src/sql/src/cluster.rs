@@ -4,11 +4,17 @@
 //! that the same statements run on both.
 
 use async_trait::async_trait;
-use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId, TierName, Value};
+use model::{
+    BucketId, Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, Sequence, Table, TableId, TierName,
+    Value, View,
+};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use sharding::{BucketRange, OwnedRange};
+
+/// The schema name under which queries of our own making see a table with its hidden columns.
+pub const WHOLE_TABLE: &str = "pico$whole";
 
 /// One version of the schema and of the placement of data. It does not change while a statement holds it.
 pub trait Schema: Send + Sync + std::fmt::Debug {
@@ -16,6 +22,22 @@ pub trait Schema: Send + Sync + std::fmt::Debug {
     fn version(&self) -> u64;
     /// An operable table by its exact name.
     fn table(&self, name: &str) -> Option<Arc<Table>>;
+    /// A view by its exact name.
+    fn view(&self, _name: &str) -> Option<Arc<View>> {
+        None
+    }
+    /// Whether there are views at all.
+    fn has_views(&self) -> bool {
+        false
+    }
+    /// A sequence that CREATE SEQUENCE made.
+    fn sequence(&self, _name: &str) -> Option<Sequence> {
+        None
+    }
+    /// The names of those, for hints.
+    fn sequence_names(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The names of all operable tables, for hints.
     fn table_names(&self) -> Vec<String>;
     /// How many buckets the tier has; None when there is no such tier.
@@ -118,6 +140,10 @@ pub enum RowChange {
     Insert {
         row: Vec<Value>,
     },
+    /// `Conflict` when a row with the key is there: the statement has looked, and has to look again.
+    InsertAbsent {
+        row: Vec<Value>,
+    },
     /// Counts as unchanged when a row with the key is there.
     InsertOrSkip {
         row: Vec<Value>,
@@ -136,6 +162,26 @@ pub enum RowChange {
         key: Vec<Value>,
         expected: Vec<(usize, Value)>,
     },
+}
+
+/// The error of a sequence that has no numbers left.
+pub fn sequence_is_used_up(sequence: &Sequence) -> Error {
+    let end = if sequence.increment > 0 { sequence.max } else { sequence.min };
+    Error::new(Code::ValueOutOfRange, format!("the sequence has come to its end, {end}"))
+}
+
+/// What a cluster answers that is there for queries alone, as some tests make them.
+fn for_queries_only() -> Error {
+    Error::new(Code::Unsupported, "this cluster answers queries only")
+}
+
+/// An operation on one key, as `crud::wire` has it.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub table: Arc<Table>,
+    /// 0 for a global table, which any replicaset can read.
+    pub bucket: BucketId,
+    pub bytes: Vec<u8>,
 }
 
 #[async_trait]
@@ -166,12 +212,41 @@ pub trait Cluster: Send + Sync + 'static {
     /// Sends a fragment's bytes to the master of a replicaset, where `Engine::run_fragment` answers it.
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>>;
 
+    /// The rows with these primary keys, None where there is none, in the order of the keys. Keys are complete and
+    /// coerced.
+    async fn rows(
+        &self,
+        _table: &Arc<Table>,
+        _keys: Vec<Vec<Value>>,
+        _deadline: Instant,
+    ) -> Result<Vec<Option<Vec<Value>>>> {
+        Err(for_queries_only())
+    }
+
     /// Applies changes to one table: all that belong to one replicaset in one transaction there, replicasets side by
     /// side. Answers how many rows changed. A failure on one replicaset is an error that says what was done where.
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, deadline: Instant) -> Result<u64>;
 
+    /// Runs operations one after the other in one transaction, each seeing what those before it did, all or none.
+    /// Answers an array with the answer of each.
+    ///
+    /// Errors: `InvalidStatement` when their buckets are not all on one replicaset.
+    async fn transaction(&self, _operations: Vec<Operation>, _deadline: Instant) -> Result<Vec<u8>> {
+        Err(for_queries_only())
+    }
+
     /// Carries out a schema change; returns when every online instance has it.
     async fn change_schema(&self, change: SchemaChange, deadline: Instant) -> Result<()>;
+
+    /// The next `count` numbers of a sequence: nobody else in the cluster gets them, now or ever.
+    async fn numbers(&self, _sequence: &Sequence, _count: usize, _deadline: Instant) -> Result<Vec<i64>> {
+        Err(for_queries_only())
+    }
+
+    /// Sixteen bytes of chance.
+    fn random(&self) -> Result<[u8; 16]> {
+        Err(for_queries_only())
+    }
 
     /// Waits until this instance has applied everything that was committed before the call: asked before a statement
     /// fails for a name that is not known here.

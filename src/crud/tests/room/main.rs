@@ -7,4 +7,5 @@ mod moments;
 mod rows;
 mod select;
 mod slices;
+mod strict;
 mod updates;

@@ -19,7 +19,7 @@ pub const USERS: TableId = 600;
 pub const COLORS: TableId = 601;
 
 pub fn column(name: &str, ty: ColumnType, nullable: bool) -> Column {
-    Column { name: name.into(), ty, nullable, default: None }
+    Column::new(name, ty, nullable)
 }
 
 pub fn users() -> Layout {
@@ -43,6 +43,7 @@ pub fn colors() -> Layout {
         primary_key: vec![0],
         indexes: vec![],
         state: TableState::Operable,
+        checks: vec![],
     }))
 }
 
@@ -58,6 +59,7 @@ pub fn table(columns: Vec<Column>) -> Table {
         primary_key: vec![0],
         indexes: vec![],
         state: TableState::Operable,
+        checks: vec![],
     }
 }
 

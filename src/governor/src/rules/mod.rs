@@ -31,7 +31,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
 /// A proposal that holds while the part is as it was planned on.
 fn propose(view: &View<'_>, op: Op, part: Part) -> Step {
     let version = view.state.version_of(&part);
-    Step::Propose(Entry::guarded(op, Guard::Part { part, version }))
+    Step::Propose(Box::new(Entry::guarded(op, Guard::Part { part, version })))
 }
 
 /// A proposal about a replicaset.

@@ -261,7 +261,7 @@ pub fn add_tier(name: &str, replication_factor: u32) -> Op {
 }
 
 pub fn create_table(name: &str) -> Op {
-    let id = Column { name: "id".into(), ty: ColumnType::BigInt, nullable: false, default: None };
+    let id = Column::new("id", ColumnType::BigInt, false);
     let table = Table {
         id: 0,
         name: name.into(),
@@ -272,10 +272,11 @@ pub fn create_table(name: &str) -> Op {
         primary_key: vec![0],
         indexes: vec![],
         state: TableState::Preparing,
+        checks: vec![],
     };
     Op::SchemaPrepare { change: SchemaChange::CreateTable { table }, timeout_ms: 0 }
 }
 
 pub fn drop_table(name: &str) -> Op {
-    Op::SchemaPrepare { change: SchemaChange::DropTable { table: name.into() }, timeout_ms: 0 }
+    Op::SchemaPrepare { change: SchemaChange::DropTable { table: name.into(), cascade: false }, timeout_ms: 0 }
 }

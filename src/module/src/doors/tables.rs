@@ -81,7 +81,7 @@ pub fn serve_drop_table(call: &mut Call<'_>) -> Result<()> {
         rest => read(rest, "picodata.drop_table")?,
     };
     let forgiven = options.if_exists.then_some(Code::NoSuchTable);
-    change(call, SchemaChange::DropTable { table }, forgiven, options.timeout)
+    change(call, SchemaChange::DropTable { table, cascade: false }, forgiven, options.timeout)
 }
 
 /// `create_index(table, options)`.
@@ -143,6 +143,7 @@ fn table_of(options: TableOptions) -> Result<Table> {
         primary_key: vec![],
         indexes: vec![],
         state: TableState::Preparing,
+        checks: vec![],
     };
     table.primary_key = positions(&table, &options.primary_key)?;
     table.distribution = match options.distribution.as_deref() {
@@ -169,7 +170,7 @@ fn column_of(options: ColumnOptions) -> Result<Column> {
     let Some(ty) = ColumnType::from_name(&ty) else {
         return Err(Error::new(Code::Argument, format!("column \"{name}\" has a type that is not known: '{ty}'")));
     };
-    Ok(Column { name, ty, nullable, default: None })
+    Ok(Column::new(name, ty, nullable))
 }
 
 fn positions(table: &Table, names: &[String]) -> Result<Vec<usize>> {

@@ -3,11 +3,11 @@
 use super::{fragments, moments, scans, schema};
 use crate::bridge;
 use crate::host::Deadline;
-use crate::{node, router, schema_change};
+use crate::{node, router, schema_change, sequences};
 use async_trait::async_trait;
 use catalog::State;
-use model::{InstanceName, ReplicasetName, Result, SchemaChange, Table, TableId};
-use sql::cluster::{Cluster, Frames, Moment, QueryKey, RowChange, Scan, ScanRequest, Schema};
+use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, Sequence, Table, TableId, Value};
+use sql::cluster::{Cluster, Frames, Moment, Operation, QueryKey, RowChange, Scan, ScanRequest, Schema};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -52,13 +52,42 @@ impl Cluster for ModuleCluster {
         fragments::start(to, request, deadline).await
     }
 
+    async fn rows(
+        &self,
+        table: &Arc<Table>,
+        keys: Vec<Vec<Value>>,
+        deadline: Instant,
+    ) -> Result<Vec<Option<Vec<Value>>>> {
+        let table = Arc::clone(table);
+        bridge::on_tx_fiber(move || router::get()?.rows(&table, keys, Deadline::at(deadline))).await
+    }
+
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, deadline: Instant) -> Result<u64> {
         let table = Arc::clone(table);
         bridge::on_tx_fiber(move || router::get()?.write_changes(&table, changes, Deadline::at(deadline))).await
     }
 
+    async fn transaction(&self, operations: Vec<Operation>, deadline: Instant) -> Result<Vec<u8>> {
+        bridge::on_tx_fiber(move || router::get()?.transaction(operations, Deadline::at(deadline))).await
+    }
+
     async fn change_schema(&self, change: SchemaChange, deadline: Instant) -> Result<()> {
         bridge::on_tx_fiber(move || schema_change::change(change, Deadline::at(deadline))).await
+    }
+
+    async fn numbers(&self, sequence: &Sequence, count: usize, deadline: Instant) -> Result<Vec<i64>> {
+        let sequence = sequence.clone();
+        bridge::on_tx_fiber(move || sequences::take(&sequence, count, Deadline::at(deadline))).await
+    }
+
+    fn random(&self) -> Result<[u8; 16]> {
+        let mut bytes = [0u8; 16];
+        // SAFETY: writes at most as many bytes as there are; up to 256 come all at once.
+        let written = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if written != bytes.len() as isize {
+            return Err(Error::new(Code::Storage, "the system has no random numbers"));
+        }
+        Ok(bytes)
     }
 
     async fn catch_up(&self, deadline: Instant) -> Result<()> {

@@ -64,7 +64,7 @@ impl Sql {
 }
 
 thread_local! {
-    /// By text and catalog version: how to run the statement here, or None when it is the engine's.
+    /// By text and version of the tables: how to run the statement here, or None when it is the engine's.
     static STATEMENTS: RefCell<StatementCache<Option<PointPlan>>> =
         RefCell::new(StatementCache::new(STATEMENTS_MAX, STATEMENT_BYTES_MAX));
 }
@@ -175,7 +175,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
 /// Runs the statement here if it is one on a key or a few; false when it is not.
 fn run_as_point(arguments: &Arguments<'_>, deadline: Deadline, out: &mut Vec<u8>) -> Result<bool> {
     let snapshot = router::get()?.snapshot();
-    let Some(statement) = point_plan(arguments.text, snapshot.version) else { return Ok(false) };
+    let Some(statement) = point_plan(arguments.text, snapshot.schema_version) else { return Ok(false) };
     match &*statement {
         Some(plan) => point::execute(plan, &snapshot, arguments.params, deadline, out),
         None => Ok(false),
@@ -190,7 +190,7 @@ fn point_plan(text: &str, version: u64) -> Option<Arc<Option<PointPlan>>> {
     if !is_simple(text) {
         return None;
     }
-    let schema = schema::current().filter(|schema| schema.state.version == version)?;
+    let schema = schema::current().filter(|schema| schema.state.schema.version == version)?;
     // What is wrong with the text is said by the worker thread.
     let plan = parse(text).ok().and_then(|parsed| sql::front::point::recognise(&parsed, &*schema));
     let plan = Arc::new(plan);

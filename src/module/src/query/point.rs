@@ -2,14 +2,16 @@
 
 use crate::host::Deadline;
 use crate::router::execute::Request;
-use crate::router::scatter::Rows;
+use crate::router::scatter::{RowFailure, Rows};
 use crate::router::{self, Snapshot, TableRoute};
 use crate::storage::global;
+use crud::report::Report;
 use crud::wire::{Mode, Verb};
 use model::msgpack::{Reader, write_array_len, write_map_len, write_str, write_uint};
-use model::{Result, TableId};
+use model::{Code, Result, TableId};
 use sql::front::point::{Action, BoundPlan, Outcome, PointPlan};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 thread_local! {
@@ -130,14 +132,15 @@ fn insert(
         let reply = router::get()?.execute(&request)?;
         if verb == Verb::InsertOrSkip { count(reply.done()?.first)? } else { 1 }
     } else {
-        insert_many(verb, table, deadline, bound)?
+        insert_many(verb, route, deadline, bound)?
     };
     write_count(out, inserted);
     Ok(())
 }
 
 /// Rows of several buckets: all or none on each replicaset.
-fn insert_many(verb: Verb, table: TableId, deadline: Deadline, bound: &BoundPlan) -> Result<u64> {
+fn insert_many(verb: Verb, route: &TableRoute, deadline: Deadline, bound: &BoundPlan) -> Result<u64> {
+    let table = route.layout.table.id;
     let mut rows = Rows { bytes: Vec::new(), places: Vec::with_capacity(bound.len()), verb, mode: Mode::Atomic };
     for at in 0..bound.len() {
         let (tuple, bucket) = bound.item(at);
@@ -146,10 +149,24 @@ fn insert_many(verb: Verb, table: TableId, deadline: Deadline, bound: &BoundPlan
         rows.places.push((start..rows.bytes.len(), bucket));
     }
     let failures = router::get()?.write_rows(table, rows, deadline)?;
-    match failures.into_iter().next() {
-        None => Ok(bound.len() as u64),
-        Some(failure) => Err(failure.error),
+    if failures.is_empty() {
+        return Ok(bound.len() as u64);
     }
+    let tier = route.tier.as_ref();
+    let owner = |at: usize| tier.and_then(|tier| tier.target(bound.item(at).1)).map(|target| &target.replicaset);
+    let mut report = Report::default();
+    for at in (0..bound.len()).filter(|at| failures.iter().all(|failure| failure.position != *at)) {
+        owner(at).into_iter().for_each(|replicaset| report.done(replicaset, 1));
+    }
+    // Rows that fell with another one say less than that one.
+    let is_cause = |failure: &&RowFailure| failure.error.code != Code::Cancelled;
+    let mut named = HashSet::new();
+    for failure in failures.iter().filter(is_cause) {
+        if let Some(replicaset) = owner(failure.position).filter(|replicaset| named.insert((*replicaset).clone())) {
+            report.failed(replicaset, failure.error.clone());
+        }
+    }
+    report.into_result(failures.into_iter().next().map(|failure| failure.error))
 }
 
 fn change(

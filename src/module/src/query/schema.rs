@@ -1,7 +1,7 @@
 //! The catalog as the SQL room wants it: one immutable version a statement, readable on any thread.
 
-use catalog::State;
-use model::{InstanceName, ReplicasetName, Table, TableId, TableState, TierName};
+use catalog::{Shared, State};
+use model::{InstanceName, ReplicasetName, Sequence, Table, TableId, TableState, TierName, View};
 use sql::cluster::{BucketRange, OwnedRange, Schema};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -58,6 +58,22 @@ impl Schema for CatalogSchema {
     fn table_names(&self) -> Vec<String> {
         let tables = self.state.schema.tables.values();
         tables.filter(|table| table.state == TableState::Operable).map(|table| table.name.clone()).collect()
+    }
+
+    fn view(&self, name: &str) -> Option<Arc<View>> {
+        self.state.schema.views.get(name).map(Shared::arc)
+    }
+
+    fn has_views(&self) -> bool {
+        !self.state.schema.views.is_empty()
+    }
+
+    fn sequence(&self, name: &str) -> Option<Sequence> {
+        self.state.sequences.by_name(name).cloned()
+    }
+
+    fn sequence_names(&self) -> Vec<String> {
+        self.state.sequences.named.keys().cloned().collect()
     }
 
     fn bucket_count(&self, tier: &TierName) -> Option<u32> {

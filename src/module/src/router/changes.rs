@@ -6,11 +6,12 @@ use super::{Master, Router, TableRoute, Target, global, peer};
 use crate::host::Deadline;
 use crate::side_by_side::{self, Task};
 use crate::storage;
+use crud::report::Report;
 use crud::retry::{self, Failure, Next};
 use crud::update::INDEX_BASE;
 use crud::wire::{self, Answer, Verb};
 use model::msgpack::{self, Reader};
-use model::{BucketId, Code, Error, Result, Table, TableId, Value};
+use model::{BucketId, Result, Table, TableId, Value};
 use sql::cluster::RowChange;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,46 +33,40 @@ impl Router {
     /// Applies changes to one table: all that belong to one replicaset in one transaction there, replicasets side by
     /// side. Answers how many rows changed.
     ///
-    /// Errors: `Conflict` when a row is not as it was expected and nothing was changed; `DuplicateKey`; `Unknown`. After a
-    /// failure on one replicaset the message says how many rows changed on others, and a code that invites to try again
-    /// becomes `Unknown`.
+    /// Errors: `Conflict` when a row is not as it was expected and nothing was changed; `SchemaChanged` when the table is
+    /// another by now and nothing was changed; `DuplicateKey`; `Unknown`. After a failure on one replicaset the message
+    /// says what was done where, and a code that invites to try again becomes `Unknown` when rows were changed.
     pub fn write_changes(&'static self, table: &Table, changes: Vec<RowChange>, deadline: Deadline) -> Result<u64> {
-        let snapshot = self.snapshot();
-        let route = snapshot.table_by_id(table.id)?;
-        let encoded: Vec<Encoded> = changes.iter().map(|change| encode(route, change)).collect::<Result<_>>()?;
+        let route = self.route_of(table)?;
+        let encoded: Vec<Encoded> = changes.iter().map(|change| encode(&route, change)).collect::<Result<_>>()?;
         if route.tier.is_none() {
             return global::write(&route.layout.table, list_of(&encoded), deadline);
         }
         let mut left = encoded;
-        let mut count = 0;
-        let mut failed: Option<Error> = None;
-        self.patiently(deadline, true, || {
+        let mut report = Report::default();
+        let result = self.patiently(deadline, true, || {
             let mut last = None;
             for outcome in self.send_changes(table.id, std::mem::take(&mut left), deadline)? {
                 match outcome.result {
-                    Ok(changed) => count += changed,
+                    Ok(changed) => report.done(&outcome.target.replicaset, changed),
                     Err(failure) => match retry::next(failure.clone(), true) {
                         Next::Wait { .. } => {
                             left.extend(outcome.changes);
                             last = Some(failure);
                         }
-                        Next::Fail(error) => {
-                            failed.get_or_insert(at_replicaset(error, &outcome.target));
-                        }
+                        Next::Fail(error) => report.failed(&outcome.target.replicaset, error),
                     },
                 }
             }
             // What is left is not tried once the statement has failed.
             match last {
-                Some(failure) if failed.is_none() => Err(failure),
+                Some(failure) if !report.has_failed() => Err(failure),
                 _ => Ok(()),
             }
-        })
-        .map_err(|error| done_elsewhere(error, count))?;
-        match failed {
-            Some(error) => Err(done_elsewhere(error, count)),
-            None => Ok(count),
-        }
+        });
+        // A change that is left was not made.
+        report.not_tried(left.len());
+        report.into_result(result.err())
     }
 
     fn send_changes(
@@ -122,6 +117,7 @@ fn encode(route: &TableRoute, change: &RowChange) -> Result<Encoded> {
     let mut out = Vec::new();
     let bucket = match change {
         RowChange::Insert { row } => encode_row(route, Verb::Insert, row, &mut out)?,
+        RowChange::InsertAbsent { row } => encode_row(route, Verb::InsertAbsent, row, &mut out)?,
         RowChange::InsertOrSkip { row } => encode_row(route, Verb::InsertOrSkip, row, &mut out)?,
         RowChange::Replace { row } => encode_row(route, Verb::Replace, row, &mut out)?,
         RowChange::Update { key, expected, set } => {
@@ -169,23 +165,4 @@ fn encode_expected(
         value.write_stored(out);
     }
     Ok(bucket)
-}
-
-fn at_replicaset(mut error: Error, target: &Target) -> Error {
-    // A conflict is the statement's to solve; where it happened says nothing to it.
-    if error.code != Code::Conflict {
-        error.message = format!("{} (replicaset {})", error.message, target.replicaset);
-    }
-    error
-}
-
-/// The error of a statement of which a part was done. It must not look as if running it again were harmless.
-fn done_elsewhere(mut error: Error, count: u64) -> Error {
-    if count > 0 {
-        error.message = format!("{count} rows were changed on other replicasets before this failed: {}", error.message);
-        if error.code.is_retryable() {
-            error.code = Code::Unknown;
-        }
-    }
-    error
 }

@@ -3,7 +3,6 @@
 use crate::host::Deadline;
 use crate::storage::global;
 use crud::Layout;
-use crud::compare::field_of;
 use crud::wire::Verb;
 use model::{Code, Error, Result, Table, msgpack};
 use std::cell::Cell;
@@ -123,7 +122,7 @@ fn change(layout: &Layout, verb: Verb, key: &[u8], old: &[u8], operations: &[u8]
     msgpack::write_array_len(&mut changes, layout.width() * 2);
     for column in 0..layout.width() {
         let field =
-            field_of(old, column).ok_or_else(|| Error::new(Code::Corrupted, "a row is shorter than its table"))?;
+            layout.column(old, column).ok_or_else(|| Error::new(Code::Corrupted, "a row is shorter than its table"))?;
         msgpack::write_uint(&mut changes, column as u64);
         changes.extend_from_slice(field);
     }

@@ -8,7 +8,9 @@ pub mod changes;
 pub mod execute;
 pub mod global;
 pub mod peer;
+pub mod rows;
 pub mod scatter;
+pub mod transaction;
 
 use crate::host::{Deadline, Event};
 use crate::net::{Peer, Pool};
@@ -71,6 +73,8 @@ impl TableRoute {
 #[derive(Default)]
 pub struct Snapshot {
     pub version: u64,
+    /// The version that last changed a table: what is compiled from definitions holds as long as this.
+    pub schema_version: u64,
     by_name: HashMap<Box<str>, Rc<TableRoute>>,
     by_id: HashMap<TableId, Rc<TableRoute>>,
     tiers: HashMap<TierName, Rc<TierRoute>>,
@@ -105,7 +109,8 @@ impl Snapshot {
             let route = tier_route(state, ways, tier, before.tiers.get(tier))?;
             tiers.extend(route.map(|route| (tier.clone(), Rc::new(route))));
         }
-        let mut snapshot = Snapshot { version: state.version, tiers, ..Snapshot::default() };
+        let mut snapshot =
+            Snapshot { version: state.version, schema_version: state.schema.version, tiers, ..Snapshot::default() };
         for layout in tables.iter() {
             let tier = match &layout.table.distribution {
                 model::Distribution::Global => None,

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod global;
 pub mod moments;
 pub mod procedure;
+pub mod rows;
 pub mod scan;
 pub mod select;
 pub mod spaces;

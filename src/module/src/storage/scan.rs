@@ -6,7 +6,7 @@ use crud::Layout;
 use crud::moment::{Moment, MomentScan};
 use crud::selection::{Condition, Operator, index_columns};
 use crud::slice::{SLICE_ROWS_MAX, SliceRequest};
-use model::{Code, Engine, Error, Result};
+use model::{Code, Engine, Error, Result, Table};
 use sharding::BucketRange;
 use sql::cluster::{Bound, ScanRequest, TupleBatch};
 use std::cell::RefCell;
@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 /// A running scan. It belongs to the tx thread; dropping it closes it, and lets the rows of buckets that left go.
 pub struct ScanCursor {
+    storage: &'static Storage,
+    /// The definition that the rows are read by.
+    table: Arc<Table>,
     scan: MomentScan,
     walk: BoxWalk,
     _reading: Option<Reading>,
@@ -24,8 +27,10 @@ pub struct ScanCursor {
 impl ScanCursor {
     /// The next slice of at most 4096 tuples, perhaps of none, and whether there may be more. Does not yield for memtx.
     ///
-    /// Errors: what the host says; `Conflict` or `SchemaChanged` when the moment can not be seen any more.
+    /// Errors: what the host says; `Conflict` when the moment can not be seen any more; `SchemaChanged` when that is so
+    /// because the table is gone, or when it is another by now, whose rows this scan would misread.
     pub fn next_slice(&mut self) -> Result<(TupleBatch, bool)> {
+        self.storage.check_definition(&self.table)?;
         let mut batch = TupleBatch {
             bytes: Vec::with_capacity(self.bytes_last),
             ends: Vec::with_capacity(if self.bytes_last == 0 { 0 } else { SLICE_ROWS_MAX }),
@@ -42,9 +47,7 @@ impl Storage {
     /// Errors: `WrongBucket`, `NoMaster`, `NoSuchIndex`, `SchemaChanged` when the table is not here.
     pub fn open_scan(&'static self, request: &ScanRequest, moment: Rc<RefCell<Moment>>) -> Result<ScanCursor> {
         let id = request.table.id;
-        let layout = self.tables().get(id).map(Arc::clone).ok_or_else(|| {
-            Error::new(Code::SchemaChanged, format!("table \"{}\" is not on this instance", request.table.name))
-        })?;
+        let layout = self.check_definition(&request.table)?;
         let mut buckets: Vec<BucketRange> =
             request.buckets.iter().map(|range| BucketRange::new(range.first, range.last)).collect();
         buckets.sort_unstable();
@@ -60,11 +63,25 @@ impl Storage {
         };
         let yields = request.table.engine == Engine::Vinyl;
         Ok(ScanCursor {
+            storage: self,
+            table: Arc::clone(&request.table),
             scan: MomentScan::new(moment, slices, yields)?,
             walk: BoxWalk::new(id, request.index),
             _reading: reading,
             bytes_last: 0,
         })
+    }
+
+    /// The table as this instance has it, if it is the definition that a statement was planned on.
+    fn check_definition(&self, table: &Table) -> Result<Arc<Layout>> {
+        match self.tables().get(table.id) {
+            Some(layout) if layout.table.version == table.version => Ok(Arc::clone(layout)),
+            Some(_) => {
+                let message = format!("table \"{}\" was changed while the statement ran", table.name);
+                Err(Error::new(Code::SchemaChanged, message))
+            }
+            None => Err(Error::new(Code::SchemaChanged, format!("table \"{}\" is not on this instance", table.name))),
+        }
     }
 
     /// About how many rows of a table this instance holds.

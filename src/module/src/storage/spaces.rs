@@ -37,6 +37,24 @@ pub fn is_made(table: &Table) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the space and all indexes of the table are here, in the form that the definition says.
+///
+/// Errors: what the host says.
+pub fn is_as_defined(table: &Table) -> Result<bool> {
+    Ok(is_made(table)? && find_space(table.id)?.is_some_and(|space| space == space_row(table)))
+}
+
+/// Brings the name and the format of the table's space in line with its definition, if the space is here.
+///
+/// Errors: what the host says; it looks at the rows where the new format asks for more.
+pub fn align(table: &Table) -> Result<()> {
+    let wanted = space_row(table);
+    match find_space(table.id)? {
+        Some(space) if space != wanted => SPACE.replace(&wanted).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the space with all its indexes, or those indexes that are missing. An index on rows that are there is built
 /// now, which takes its time and may yield.
 ///
@@ -158,7 +176,8 @@ fn space_row(table: &Table) -> Vec<u8> {
     msgpack::write_uint(&mut out, ADMIN);
     msgpack::write_str(&mut out, &table.name);
     msgpack::write_str(&mut out, table.engine.name());
-    msgpack::write_uint(&mut out, (table.columns.len() + table.stored_offset()) as u64);
+    // No number of fields: rows may be older than the last columns. Rows that are written have them all.
+    msgpack::write_uint(&mut out, 0);
     if table.is_global() {
         msgpack::write_map_len(&mut out, 1);
         msgpack::write_str(&mut out, "group_id");
@@ -171,7 +190,7 @@ fn space_row(table: &Table) -> Vec<u8> {
         write_field(&mut out, BUCKET_FIELD, "unsigned", false);
     }
     for column in &table.columns {
-        write_field(&mut out, &column.name, column.ty.host_type(), column.nullable);
+        write_field(&mut out, &column.name, column.ty.host_type(), column.is_nullable_in_box());
     }
     out
 }
@@ -220,7 +239,7 @@ fn index_row_of(table: TableId, id: u32, name: &str, unique: bool, parts: &[u8])
 
 fn write_column_part(out: &mut Vec<u8>, table: &Table, column: usize) {
     let definition = &table.columns[column];
-    write_part(out, column + table.stored_offset(), definition.ty.host_type(), definition.nullable);
+    write_part(out, column + table.stored_offset(), definition.ty.host_type(), definition.is_nullable_in_box());
 }
 
 fn write_part(out: &mut Vec<u8>, field: usize, host_type: &str, is_nullable: bool) {

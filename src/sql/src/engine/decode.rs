@@ -19,6 +19,7 @@ use datafusion::arrow::datatypes::{
 };
 use model::value::UUID_EXT_TYPE;
 use model::{Code, ColumnType, Decimal, Error, Result, Table, Value, decimal};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where a field that its tuple is too short for begins: it is NULL.
@@ -57,6 +58,8 @@ pub struct Decoder {
     columns: Vec<Wanted>,
     /// For each of `columns`, where its field begins in each tuple.
     starts: Vec<Vec<u32>>,
+    /// Values of columns that came later than some tuples; they are read behind the tuples of a slice.
+    fills: Vec<u8>,
     table: String,
 }
 
@@ -67,20 +70,28 @@ struct Wanted {
     /// The field's position in the stored tuple.
     field: usize,
     ty: ColumnType,
+    /// Where in `fills` the value of tuples without the field begins.
+    fill: Option<usize>,
 }
 
 impl Decoder {
     /// `projection` holds positions of the table's columns; `schema` is theirs.
     pub fn new(table: &Table, projection: &[usize], schema: SchemaRef) -> Self {
         assert_eq!(projection.len(), schema.fields().len());
-        let mut columns: Vec<Wanted> = projection
-            .iter()
-            .enumerate()
-            .map(|(output, at)| Wanted { output, field: at + table.stored_offset(), ty: table.columns[*at].ty })
-            .collect();
+        let mut fills = Vec::new();
+        let mut wanted = |(output, at): (usize, &usize)| {
+            let column = &table.columns[*at];
+            let fill = column.added.as_ref().filter(|value| !value.is_null()).map(|value| {
+                let start = fills.len();
+                value.write_stored(&mut fills);
+                start
+            });
+            Wanted { output, field: at + table.stored_offset(), ty: column.ty, fill }
+        };
+        let mut columns: Vec<Wanted> = projection.iter().enumerate().map(&mut wanted).collect();
         columns.sort_by_key(|wanted| wanted.field);
         let starts = columns.iter().map(|_| Vec::new()).collect();
-        Self { schema, columns, starts, table: table.name.clone() }
+        Self { schema, columns, starts, fills, table: table.name.clone() }
     }
 
     /// Decodes one slice.
@@ -88,12 +99,15 @@ impl Decoder {
     /// Errors: `Corrupted` when the bytes are not tuples of this table.
     pub fn decode(&mut self, batch: &TupleBatch) -> Result<RecordBatch> {
         let rows = batch.ends.len();
+        let mut has_fills = false;
         if !self.columns.is_empty() {
-            self.locate(batch).ok_or_else(|| self.corrupted("a tuple is not what its table says"))?;
+            has_fills = self.locate(batch).ok_or_else(|| self.corrupted("a tuple is not what its table says"))?;
         }
+        let bytes: Cow<'_, [u8]> =
+            if has_fills { [&batch.bytes[..], &self.fills].concat().into() } else { (&batch.bytes[..]).into() };
         let mut arrays: Vec<(usize, ArrayRef)> = Vec::with_capacity(self.columns.len());
         for (wanted, starts) in self.columns.iter().zip(&self.starts) {
-            let array = decode_column(&batch.bytes, starts, wanted.ty);
+            let array = decode_column(&bytes, starts, wanted.ty);
             let array = array.ok_or_else(|| {
                 let name = self.schema.field(wanted.output).name();
                 self.corrupted(&format!("a value of column \"{name}\" is not of type {}", wanted.ty))
@@ -111,13 +125,14 @@ impl Decoder {
         Error::new(Code::Corrupted, format!("table \"{}\": {what}", self.table))
     }
 
-    /// The first pass: notes where the wanted fields begin. None when a tuple is broken.
-    fn locate(&mut self, batch: &TupleBatch) -> Option<()> {
+    /// The first pass: notes where the wanted fields begin, and answers whether some lie in `fills`. None when a tuple is
+    /// broken.
+    fn locate(&mut self, batch: &TupleBatch) -> Option<bool> {
         for starts in &mut self.starts {
             starts.clear();
             starts.reserve(batch.ends.len());
         }
-        let mut begin = 0;
+        let (mut begin, mut has_fills) = (0, false);
         for &end in &batch.ends {
             let end = end as usize;
             let tuple = batch.bytes.get(begin..end)?;
@@ -125,7 +140,8 @@ impl Decoder {
             let mut field = 0;
             for (wanted, starts) in self.columns.iter().zip(&mut self.starts) {
                 if wanted.field >= fields {
-                    starts.push(MISSING);
+                    has_fills |= wanted.fill.is_some();
+                    starts.push(wanted.fill.map_or(MISSING, |fill| (batch.bytes.len() + fill) as u32));
                     continue;
                 }
                 while field < wanted.field {
@@ -141,7 +157,7 @@ impl Decoder {
             }
             begin = end;
         }
-        Some(())
+        Some(has_fills)
     }
 }
 

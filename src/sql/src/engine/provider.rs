@@ -4,7 +4,7 @@ use super::errors::wrap;
 use super::ranges::{access, is_usable};
 use super::scan::ScanExec;
 use super::types::table_schema;
-use crate::cluster::Schema;
+use crate::cluster::{Schema, WHOLE_TABLE};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[derive(Debug)]
 pub struct TableOfCluster {
     table: Arc<Table>,
+    /// Positions of the table's columns that the statement may name.
+    columns: Vec<usize>,
+    /// Theirs.
     arrow: SchemaRef,
     schema: Arc<dyn Schema>,
     /// Numbers the scans of a statement.
@@ -63,7 +66,10 @@ impl TableProvider for TableOfCluster {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let projection = projection.cloned().unwrap_or_else(|| (0..self.table.columns.len()).collect());
+        let projection = match projection {
+            Some(wanted) => wanted.iter().map(|at| self.columns[*at]).collect(),
+            None => self.columns.clone(),
+        };
         let access = access(&self.table, &*self.schema, filters);
         let id = self.scans.fetch_add(1, Ordering::Relaxed);
         let fetch = if filters.is_empty() { limit } else { None };
@@ -93,12 +99,14 @@ impl Names<'_> {
 
 impl ContextProvider for Names<'_> {
     fn get_table_source(&self, name: TableReference) -> DfResult<Arc<dyn TableSource>> {
-        let qualified = name.schema().is_some_and(|schema| schema != "public");
+        let is_whole = name.schema() == Some(WHOLE_TABLE);
+        let qualified = name.schema().is_some_and(|schema| schema != "public" && !is_whole);
         let table = if qualified { None } else { self.schema.table(name.table()) };
         let table = table.ok_or_else(|| wrap(self.no_such_table(name.table())))?;
-        let arrow = table_schema(&table);
+        let columns: Vec<usize> = if is_whole { (0..table.columns.len()).collect() } else { table.visible().collect() };
+        let arrow = Arc::new(table_schema(&table).project(&columns)?);
         let (schema, scans) = (self.schema.clone(), self.scans.clone());
-        Ok(provider_as_source(Arc::new(TableOfCluster { table, arrow, schema, scans })))
+        Ok(provider_as_source(Arc::new(TableOfCluster { table, columns, arrow, schema, scans })))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {

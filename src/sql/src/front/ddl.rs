@@ -1,20 +1,23 @@
-//! Schema statements: CREATE and DROP of tables and indexes, TRUNCATE.
+//! Schema statements: CREATE and DROP of tables, indexes, views and sequences, ALTER TABLE, TRUNCATE.
 //!
 //! The parser reads names, columns and constraints; our own clauses (USING, DISTRIBUTED, IN TIER, WAIT APPLIED,
 //! OPTION) are read here with its token interface, in any order, each once. A CREATE TABLE leaves as a complete and
 //! checked `model::Table`; what needs the schema (columns of an index, the table of an index) stays a name.
 
-use super::literal::default_value;
+use super::ddl_alter::alter_table;
+use super::ddl_column::{column, hidden_key};
+use super::ddl_sequence::create_sequence;
+use super::ddl_view::create_view;
 use super::parse::{Source, fold};
 use super::position::{error_at, syntax};
+use super::program::{Scope, condition};
 use super::statement::{
-    ColumnDraft, DEFAULT_TIER, DistributionDraft, Name, SchemaAction, SchemaStatement, TableClauses,
+    ColumnDraft, DEFAULT_TIER, DefaultDraft, DistributionDraft, Name, SchemaAction, SchemaStatement, TableClauses,
 };
-use super::types::column_type;
 use model::error::nearest;
-use model::{Code, Column, Distribution, Engine, Error, Index, Result, Table, TableState};
+use model::{Check, Code, Column, Distribution, Engine, Error, Index, Result, Table, TableState};
 use sqlparser::ast::{
-    ColumnDef, ColumnOption, Expr, IndexColumn, OrderByExpr, PrimaryKeyConstraint, TableConstraint, UniqueConstraint,
+    CheckConstraint, Expr, IndexColumn, OrderByExpr, PrimaryKeyConstraint, TableConstraint, UniqueConstraint,
 };
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
@@ -23,7 +26,7 @@ use sqlparser::tokenizer::Token;
 /// The longest time that OPTION (TIMEOUT = ...) can ask for: a day.
 const TIMEOUT_SECONDS_MAX: f64 = 86_400.0;
 
-/// Parses a statement that begins with CREATE, DROP or TRUNCATE.
+/// Parses a statement that begins with CREATE, ALTER, DROP or TRUNCATE.
 pub(super) fn schema_statement(source: &mut Source) -> Result<SchemaStatement> {
     let at = source.here();
     if source.take_word("TRUNCATE") {
@@ -35,7 +38,20 @@ pub(super) fn schema_statement(source: &mut Source) -> Result<SchemaStatement> {
     if source.take_word("DROP") {
         return drop(source);
     }
+    if source.take_word("ALTER") {
+        return alter_table(source);
+    }
     source.expect_word("CREATE")?;
+    if source.parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]) {
+        source.expect_word("VIEW")?;
+        return create_view(source, true);
+    }
+    if source.take_word("VIEW") {
+        return create_view(source, false);
+    }
+    if source.take_word("SEQUENCE") {
+        return create_sequence(source);
+    }
     if source.take_word("TABLE") {
         return create_table(source);
     }
@@ -52,23 +68,31 @@ pub(super) fn schema_statement(source: &mut Source) -> Result<SchemaStatement> {
 
 fn drop(source: &mut Source) -> Result<SchemaStatement> {
     let at = source.here();
-    let is_table = source.take_word("TABLE");
-    if !is_table && !source.take_word("INDEX") {
+    let kinds = ["TABLE", "INDEX", "VIEW", "SEQUENCE"];
+    let Some(kind) = kinds.into_iter().find(|kind| source.take_word(kind)) else {
         let what = format!("DROP {}", source.parser.peek_token_ref().to_string().to_uppercase());
         return Err(source.unsupported(&what, at));
-    }
+    };
     let if_exists = source.parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
     let name = source.object_name()?;
     if source.parser.peek_token_ref().token == Token::Comma {
         return Err(source.unsupported("DROP of several things at once", source.here()));
     }
-    if is_table {
-        // Nothing can depend on a table yet, so both words of the standard mean the same.
-        let _ = source.take_word("RESTRICT") || source.take_word("CASCADE");
-        return finish(source, SchemaAction::DropTable { table: name, if_exists });
+    if kind == "INDEX" {
+        let table = if source.take_word("ON") { Some(source.object_name()?) } else { None };
+        return finish(source, SchemaAction::DropIndex { name, table, if_exists });
     }
-    let table = if source.take_word("ON") { Some(source.object_name()?) } else { None };
-    finish(source, SchemaAction::DropIndex { name, table, if_exists })
+    let cascade = source.take_word("CASCADE");
+    if !cascade {
+        source.take_word("RESTRICT");
+    }
+    let action = match kind {
+        "VIEW" => SchemaAction::DropView { name, if_exists, cascade },
+        "SEQUENCE" if cascade => return Err(source.unsupported("DROP SEQUENCE ... CASCADE", at)),
+        "SEQUENCE" => SchemaAction::DropSequence { name, if_exists },
+        _ => SchemaAction::DropTable { table: name, if_exists, cascade },
+    };
+    finish(source, action)
 }
 
 fn create_index(source: &mut Source, unique: bool) -> Result<SchemaStatement> {
@@ -87,7 +111,7 @@ fn create_index(source: &mut Source, unique: bool) -> Result<SchemaStatement> {
 }
 
 /// The clauses that any schema statement can end in.
-fn finish(source: &mut Source, action: SchemaAction) -> Result<SchemaStatement> {
+pub(super) fn finish(source: &mut Source, action: SchemaAction) -> Result<SchemaStatement> {
     let mut clauses = TableClauses::default();
     while common_clause(source, &mut clauses)? {}
     Ok(SchemaStatement { action, timeout_ms: clauses.timeout_ms })
@@ -183,36 +207,8 @@ fn distribution(source: &mut Source) -> Result<DistributionDraft> {
     Ok(DistributionDraft::By { key, tier })
 }
 
-fn column(source: &Source, definition: &ColumnDef) -> Result<ColumnDraft> {
-    let name = fold(&definition.name);
-    let in_column = |mut error: Error| {
-        error.message = format!("column \"{}\": {}", name.text, error.message);
-        error
-    };
-    let ty = column_type(&definition.data_type).map_err(in_column)?;
-    let mut draft =
-        ColumnDraft { name: name.clone(), ty, nullable: None, default: None, primary: false, unique: false };
-    for option in &definition.options {
-        match &option.option {
-            ColumnOption::Null => draft.nullable = Some(true),
-            ColumnOption::NotNull => draft.nullable = Some(false),
-            ColumnOption::PrimaryKey(_) => draft.primary = true,
-            ColumnOption::Unique(_) => draft.unique = true,
-            ColumnOption::Default(expr) => {
-                let value = default_value(expr, ty).ok_or_else(|| {
-                    let what = format!("DEFAULT {expr} of column \"{}\"", name.text);
-                    source.unsupported(&what, name.at).with_hint("a default is a literal")
-                })?;
-                draft.default = Some(value.map_err(in_column)?).filter(|value| !value.is_null());
-            }
-            other => return Err(source.unsupported(&format!("\"{other}\" of column \"{}\"", name.text), name.at)),
-        }
-    }
-    Ok(draft)
-}
-
 /// The plain columns of an index or a key.
-fn index_columns(source: &Source, columns: &[IndexColumn]) -> Result<Vec<Name>> {
+pub(super) fn index_columns(source: &Source, columns: &[IndexColumn]) -> Result<Vec<Name>> {
     let plain = |column: &IndexColumn| match &column.column {
         OrderByExpr { expr: Expr::Identifier(ident), options, .. }
             if options.asc != Some(false) && options.nulls_first.is_none() && column.operator_class.is_none() =>
@@ -232,22 +228,28 @@ struct Assembly<'s, 't> {
 }
 
 impl Assembly<'_, '_> {
-    fn table(self, constraints: &[TableConstraint], clauses: TableClauses) -> Result<Table> {
-        let primary_key = self.primary_key(constraints)?;
+    fn table(mut self, constraints: &[TableConstraint], clauses: TableClauses) -> Result<Table> {
+        let own_key = self.primary_key(constraints)?;
         let distribution = match clauses.distribution {
-            Some(draft) => draft.resolve(|name| self.position(name))?,
-            None => Distribution::Sharded { key: primary_key.clone(), tier: DEFAULT_TIER.into() },
+            Some(draft) => Some(draft.resolve(|name| self.position(name))?),
+            None => None,
         };
+        let primary_key = match own_key {
+            Some(key) => key,
+            None => self.add_hidden_key(distribution.as_ref()),
+        };
+        let by_key = || Distribution::Sharded { key: primary_key.clone(), tier: DEFAULT_TIER.into() };
         let mut table = Table {
             id: 0,
             name: self.name.text.clone(),
             version: 0,
             engine: clauses.engine.unwrap_or(Engine::Memtx),
-            distribution,
+            distribution: distribution.unwrap_or_else(by_key),
             columns: Vec::with_capacity(self.columns.len()),
             indexes: self.unique_indexes(constraints)?,
             primary_key,
             state: TableState::Preparing,
+            checks: self.checks(constraints)?,
         };
         for (position, draft) in self.columns.into_iter().enumerate() {
             let in_key = table.primary_key.contains(&position);
@@ -255,11 +257,45 @@ impl Assembly<'_, '_> {
                 let what = format!("column \"{}\" is part of the primary key and can not be NULL", draft.name.text);
                 return Err(error_at(Code::InvalidStatement, what, self.source.text, draft.name.at));
             }
-            let nullable = draft.nullable.unwrap_or(true) && !in_key;
-            table.columns.push(Column { name: draft.name.text, ty: draft.ty, nullable, default: draft.default });
+            table.columns.push(draft.finish(in_key));
         }
         table.validate()?;
         Ok(table)
+    }
+
+    /// A table without a primary key gets a hidden column with a number of its own in each row, behind the sharding key.
+    fn add_hidden_key(&mut self, distribution: Option<&Distribution>) -> Vec<usize> {
+        let mut key = match distribution {
+            Some(Distribution::Sharded { key, .. }) => key.clone(),
+            _ => Vec::new(),
+        };
+        key.push(self.columns.len());
+        self.columns.push(hidden_key());
+        key
+    }
+
+    fn checks(&self, constraints: &[TableConstraint]) -> Result<Vec<Check>> {
+        let of_columns =
+            self.columns.iter().flat_map(|column| column.checks.iter().map(|(name, expr)| (name.clone(), expr)));
+        let of_table = constraints.iter().filter_map(|constraint| match constraint {
+            TableConstraint::Check(CheckConstraint { name, expr, .. }) => Some((name.as_ref().map(fold), &**expr)),
+            _ => None,
+        });
+        let columns = self.columns.iter().enumerate();
+        let columns: Vec<_> = columns.map(|(at, column)| (column.name.text.clone(), at, column.ty)).collect();
+        let mut checks: Vec<Check> = Vec::new();
+        for (name, expr) in of_columns.chain(of_table) {
+            let program = condition(expr, Scope { table: &self.name.text, columns: &columns, is_default: false })?;
+            let name = match name {
+                Some(name) => name.text,
+                None => {
+                    let read: Vec<&str> = program.columns().map(|at| columns[at].0.as_str()).collect();
+                    check_name(&self.name.text, &read, |name| checks.iter().any(|check| check.name == name))
+                }
+            };
+            checks.push(Check { name, program });
+        }
+        Ok(checks)
     }
 
     fn position(&self, name: &Name) -> Result<usize> {
@@ -277,7 +313,8 @@ impl Assembly<'_, '_> {
         index_columns(self.source, columns)?.iter().map(|name| self.position(name)).collect()
     }
 
-    fn primary_key(&self, constraints: &[TableConstraint]) -> Result<Vec<usize>> {
+    /// The primary key; None when there is none.
+    fn primary_key(&self, constraints: &[TableConstraint]) -> Result<Option<Vec<usize>>> {
         let of_columns: Vec<usize> = (0..self.columns.len()).filter(|at| self.columns[*at].primary).collect();
         let mut keys: Vec<Vec<usize>> = of_columns.into_iter().map(|at| vec![at]).collect();
         for constraint in constraints {
@@ -285,28 +322,23 @@ impl Assembly<'_, '_> {
                 keys.push(self.positions(columns)?);
             }
         }
-        let invalid = |what: String| Err(error_at(Code::InvalidStatement, what, self.source.text, self.name.at));
-        match keys.len() {
-            1 => Ok(keys.remove(0)),
-            0 => match invalid(format!("table \"{}\" has no primary key", self.name.text)) {
-                Err(error) => {
-                    Err(error.with_hint("add PRIMARY KEY to a column, or PRIMARY KEY (a, b) after the columns"))
-                }
-                ok => ok,
-            },
-            _ => invalid(format!("table \"{}\" has more than one primary key", self.name.text)),
+        if keys.len() > 1 {
+            let what = format!("table \"{}\" has more than one primary key", self.name.text);
+            return Err(error_at(Code::InvalidStatement, what, self.source.text, self.name.at));
         }
+        Ok(keys.pop())
     }
 
     /// UNIQUE constraints are unique indexes; `Table::validate` refuses those that a replicaset can not enforce alone.
     fn unique_indexes(&self, constraints: &[TableConstraint]) -> Result<Vec<Index>> {
         let mut keys: Vec<(Option<String>, Vec<usize>)> = Vec::new();
-        for (position, _) in self.columns.iter().enumerate().filter(|(_, column)| column.unique) {
-            keys.push((None, vec![position]));
+        for (position, column) in self.columns.iter().enumerate() {
+            keys.extend(column.unique.clone().map(|name| (name.map(|name| name.text), vec![position])));
         }
         for constraint in constraints {
             match constraint {
-                TableConstraint::PrimaryKey(_) => {}
+                TableConstraint::PrimaryKey(_) | TableConstraint::Check(_) => {}
+                TableConstraint::ForeignKey(_) => return Err(no_foreign_keys()),
                 TableConstraint::Unique(UniqueConstraint { name, columns, .. }) => {
                     keys.push((name.as_ref().map(|name| fold(name).text), self.positions(columns)?));
                 }
@@ -319,5 +351,35 @@ impl Assembly<'_, '_> {
             Index { id: at as u32 + 1, name, columns, unique: true }
         };
         Ok(keys.into_iter().enumerate().map(index).collect())
+    }
+}
+
+/// The name of a CHECK that was given none, as PostgreSQL makes it up.
+pub(super) fn check_name(table: &str, read: &[&str], is_taken: impl Fn(&str) -> bool) -> String {
+    let base = match read.split_first() {
+        Some((first, others)) if others.iter().all(|other| other == first) => format!("{table}_{first}_check"),
+        _ => format!("{table}_check"),
+    };
+    let numbered = (1..).map(|number| format!("{base}{number}"));
+    std::iter::once(base.clone()).chain(numbered).find(|name| !is_taken(name)).unwrap_or_default()
+}
+
+pub(super) fn no_foreign_keys() -> Error {
+    let message =
+        "foreign keys are not supported: a row and the row that it refers to may lie on different replicasets";
+    Error::new(Code::Unsupported, message).with_hint("leave REFERENCES out, and check in the statement that writes")
+}
+
+impl ColumnDraft {
+    pub(super) fn finish(self, in_key: bool) -> Column {
+        let nullable = self.nullable.unwrap_or(true) && !in_key;
+        let mut column = Column::new(self.name.text, self.ty, nullable);
+        column.hidden = column.name == model::table::ROW_ID;
+        match self.default {
+            Some(DefaultDraft::Constant(value)) => column.default = Some(value).filter(|value| !value.is_null()),
+            Some(DefaultDraft::Generated(generated)) => column.generated = Some(generated),
+            None => {}
+        }
+        column
     }
 }

@@ -5,20 +5,24 @@
 //! carried out like any other.
 
 use super::cache::StatementCache;
-use super::change::{ChangeLimits, Changer, InsertRows};
+use super::change::{ChangeLimits, Changed, Changer, InsertRows};
+use super::explain;
+use super::numbers;
 use super::params::{substitute, wrong_count};
 use super::parse::{Parsed, parse_with};
 use super::point::recognise;
 use super::queries::{QueryEngine, QueryRequest, ResultColumn};
 use super::scan::TextLimits;
 use super::schema_change;
-use super::statement::{SchemaStatement, Statement};
-use crate::cluster::Cluster;
-use model::{Code, Error, Result, Value, msgpack};
+use super::statement::{Insert, SchemaAction, SchemaStatement, Statement};
+use super::transaction;
+use super::views;
+use crate::cluster::{Cluster, Schema};
+use model::{Code, Error, Result, Value, View, msgpack};
 use sqlparser::ast::Query;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Bounds on statements and their answers.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +57,8 @@ pub enum Answer {
     Rows(RowSet),
     /// Rows changed; 0 for a schema change.
     Count(u64),
+    /// What the statements of a transaction came to.
+    Transaction(Vec<Answer>),
 }
 
 /// A whole result.
@@ -65,9 +71,27 @@ pub struct RowSet {
 }
 
 impl Answer {
-    /// Appends `{metadata=[{name=, type=}, ...], rows=[...]}` or `{row_count=n}`.
+    /// Rows changed.
+    fn changed(&self) -> u64 {
+        match self {
+            Answer::Rows(_) => 0,
+            Answer::Count(count) => *count,
+            Answer::Transaction(answers) => answers.iter().map(Answer::changed).sum(),
+        }
+    }
+
+    /// Appends `{metadata=[{name=, type=}, ...], rows=[...]}`, `{row_count=n}`, or for a transaction
+    /// `{row_count=n, results=[...]}` with one of these for each statement.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
+            Answer::Transaction(answers) => {
+                msgpack::write_map_len(out, 2);
+                msgpack::write_str(out, "row_count");
+                msgpack::write_uint(out, self.changed());
+                msgpack::write_str(out, "results");
+                msgpack::write_array_len(out, answers.len());
+                answers.iter().for_each(|answer| answer.write(out));
+            }
             Answer::Count(count) => {
                 msgpack::write_map_len(out, 1);
                 msgpack::write_str(out, "row_count");
@@ -159,27 +183,40 @@ struct Execution<'a> {
 impl Execution<'_> {
     async fn statement(&self, statement: &Statement) -> Result<Answer> {
         match statement {
-            Statement::Query(query) => self.rows(self.bound(query)).await,
+            Statement::Query(query) => self.rows(self.bound(query).await?).await,
             Statement::Explain { analyze, statement } => self.explain(statement, *analyze).await,
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                self.changer().run(statement, &self.began_writing).await.map(Answer::Count)
+                let Changed { count, returned } = self.changer(statement).run(statement, &self.began_writing).await?;
+                Ok(returned.map_or(Answer::Count(count), Answer::Rows))
             }
             Statement::Schema(schema) => self.schema(schema).await,
+            Statement::Transaction(statements) => {
+                // Nothing of it can be tried again unseen: names are looked up before anything is sent.
+                let run = transaction::run(statements, self.params, self.cluster, self.deadline);
+                run.await.map(Answer::Transaction)
+            }
         }
     }
 
-    fn bound(&self, query: &Query) -> Box<Query> {
+    /// The query with values in the place of parameters, queries in the place of views, and numbers in that of `nextval`.
+    async fn bound(&self, query: &Query) -> Result<Box<Query>> {
         let mut query = Box::new(query.clone());
         substitute(&mut query, self.params);
-        query
+        let schema = self.cluster.schema();
+        views::expand(&mut query, &*schema)?;
+        numbers::settle(&mut query, &*schema, self.cluster, self.deadline).await?;
+        Ok(query)
     }
 
     fn input(&self, query: Box<Query>) -> QueryRequest {
         QueryRequest { query, rows_max: self.executor.limits.result_rows_max, deadline: self.deadline }
     }
 
-    fn changer(&self) -> Changer<'_> {
+    fn changer(&self, statement: &Statement) -> Changer<'_> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Changer {
+            now_us: i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX),
+            overrides: matches!(statement, Statement::Insert(Insert { overriding: true, .. })),
             engine: &*self.executor.engine,
             cluster: self.cluster,
             text: self.text,
@@ -187,6 +224,14 @@ impl Execution<'_> {
             limits: self.executor.limits.change,
             deadline: self.deadline,
         }
+    }
+
+    /// The query as EXPLAIN shows it; it takes no numbers.
+    fn explained(&self, query: &Query, schema: &dyn Schema) -> Result<Box<Query>> {
+        let mut query = Box::new(query.clone());
+        substitute(&mut query, self.params);
+        views::expand(&mut query, schema)?;
+        Ok(query)
     }
 
     async fn rows(&self, query: Box<Query>) -> Result<Answer> {
@@ -214,8 +259,21 @@ impl Execution<'_> {
             Some(timeout_ms) => Instant::now() + Duration::from_millis(timeout_ms),
             None => self.deadline,
         };
-        schema_change::run(&schema.action, self.text, self.cluster, deadline).await?;
+        let view = self.view(&schema.action).await?;
+        schema_change::run(&schema.action, view, self.text, self.cluster, deadline).await?;
         Ok(Answer::Count(0))
+    }
+
+    /// What CREATE VIEW makes. The engine is asked for the columns: it plans the query and reads nothing.
+    async fn view(&self, action: &SchemaAction) -> Result<Option<View>> {
+        let SchemaAction::CreateView { name, columns, query, .. } = action else { return Ok(None) };
+        if !self.params.is_empty() {
+            return Err(Error::new(Code::InvalidStatement, "a view takes no parameters"));
+        }
+        let mut probe = views::without_rows(query)?;
+        views::expand(&mut probe, &*self.cluster.schema())?;
+        let stream = self.executor.engine.query(self.cluster, self.input(probe)).await?;
+        views::define(name, columns, query, stream.columns()).map(Some)
     }
 
     /// What a statement does where, a line a row. A change is explained by the query that finds its rows.
@@ -230,33 +288,47 @@ impl Execution<'_> {
             ));
         }
         let query = match statement {
-            Statement::Query(query) => Some(self.bound(query)),
+            Statement::Query(query) => Some(self.explained(query, &*schema)?),
             _ if analyze => {
                 let message = format!("EXPLAIN ANALYZE would run the {}: it explains SELECT only", statement.kind());
                 return Err(Error::new(Code::Unsupported, message).with_hint("leave ANALYZE out"));
             }
             Statement::Insert(insert) => {
-                let inserted = self.changer().inserted(insert, &*schema)?;
-                lines.push(format!("INSERT into \"{}\": each row to the master of its bucket", inserted.table.name));
+                let inserted = self.changer(statement).inserted(insert, &*schema)?;
+                let table = &inserted.table;
+                lines.push(format!("INSERT into \"{}\": each row to the master of its bucket", table.name));
+                let owners = match &inserted.rows {
+                    InsertRows::Constant(rows) => explain::owners_of_rows(table, &inserted.columns, rows, &*schema),
+                    InsertRows::Query { .. } => explain::all_owners(table, &*schema),
+                };
+                lines.push(explain::writes_to(table, &owners));
                 match inserted.rows {
                     InsertRows::Constant(rows) => {
                         lines.push(format!("  {} constant rows", rows.len()));
                         None
                     }
-                    InsertRows::Query(query) => Some(query),
+                    InsertRows::Query { query, .. } => Some(query),
                 }
             }
             other => {
-                let selected = self.changer().selected(other, &*schema)?;
+                let selected = self.changer(statement).selected(other, &*schema)?;
                 lines.push(format!(
                     "{} of \"{}\": by key, checked against the values read",
                     other.kind(),
                     selected.table.name
                 ));
+                let owners = explain::owners_of_condition(
+                    &selected.table,
+                    &selected.qualifier,
+                    selected.selection.as_ref(),
+                    &*schema,
+                );
+                lines.push(explain::writes_to(&selected.table, &owners));
                 Some(selected.query)
             }
         };
-        if let Some(query) = query {
+        if let Some(mut query) = query {
+            views::expand(&mut query, &*schema)?;
             lines.extend(self.executor.engine.explain(self.cluster, self.input(query), analyze).await?);
         }
         let mut rows = Vec::new();

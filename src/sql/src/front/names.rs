@@ -15,9 +15,13 @@ pub struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// Errors: `NoSuchTable`.
+    /// Errors: `NoSuchTable`; `InvalidStatement` when it is a view.
     pub fn table(&self, name: &Name) -> Result<Arc<Table>> {
         self.schema.table(&name.text).ok_or_else(|| {
+            if self.schema.view(&name.text).is_some() {
+                let what = format!("\"{}\" is a view: only tables can be changed", name.text);
+                return error_at(Code::InvalidStatement, what, self.text, name.at);
+            }
             let error =
                 error_at(Code::NoSuchTable, format!("table \"{}\" does not exist", name.text), self.text, name.at);
             let known = self.schema.table_names();
@@ -25,12 +29,21 @@ impl Names<'_> {
         })
     }
 
+    /// Errors: `NoSuchTable`.
+    pub fn require_view(&self, name: &Name) -> Result<()> {
+        if self.schema.view(&name.text).is_some() {
+            return Ok(());
+        }
+        let what = format!("view \"{}\" does not exist", name.text);
+        Err(error_at(Code::NoSuchTable, what, self.text, name.at))
+    }
+
     /// Errors: `NoSuchColumn`.
     pub fn column(&self, table: &Table, name: &Name) -> Result<usize> {
         table.column_position(&name.text).ok_or_else(|| {
             let what = format!("table \"{}\" has no column \"{}\"", table.name, name.text);
             let error = error_at(Code::NoSuchColumn, what, self.text, name.at);
-            self.hint(error, &name.text, table.columns.iter().map(|column| column.name.as_str()))
+            self.hint(error, &name.text, table.visible().map(|at| table.columns[at].name.as_str()))
         })
     }
 

@@ -9,10 +9,10 @@ use super::ddl;
 use super::dialect::PicodataDialect;
 use super::position::{Position, error_at, from_parser, syntax};
 use super::scan::{Scanned, TextLimits, scan};
-use super::statement::{Delete, Insert, InsertSource, Name, OnConflict, Statement, Update};
+use super::statement::{Name, Statement};
 use model::error::nearest;
 use model::{Code, Error, Result};
-use sqlparser::ast::{self, AssignmentTarget, Expr, FromTable, ObjectName, ObjectNamePart, SetExpr, TableFactor};
+use sqlparser::ast::{self, ObjectName, ObjectNamePart, SetExpr};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -46,14 +46,87 @@ pub fn parse_with(text: &str, limits: &TextLimits) -> Result<Parsed> {
 
 /// `parse` of what `scan` has passed.
 pub fn parse_scanned(scanned: Scanned<'_>) -> Result<Parsed> {
-    let Scanned { text, mut tokens, simple, params_count } = scanned;
+    let Scanned { text, tokens, simple, params_count } = scanned;
+    let statement = match begins_transaction(&tokens) {
+        Some(behind) => Statement::Transaction(transaction(text, tokens, behind)?),
+        None => parse_tokens(text, tokens, simple)?,
+    };
+    Ok(Parsed { statement, params_count })
+}
+
+/// Parses tokens that hold one statement.
+fn parse_tokens(text: &str, mut tokens: Vec<TokenWithSpan>, simple: bool) -> Result<Statement> {
     let replaces = take_do_replace(&mut tokens);
+    let overriding = take_overriding(&mut tokens);
     let recursion_max = if simple { RECURSION_SIMPLE_MAX } else { RECURSION_MAX };
     let parser = Parser::new(&PicodataDialect).with_recursion_limit(recursion_max).with_tokens_with_locations(tokens);
-    let mut source = Source { text, parser, replaces };
+    let mut source = Source { text, parser, replaces, overriding };
     let statement = source.statement()?;
     source.end()?;
-    Ok(Parsed { statement, params_count })
+    Ok(statement)
+}
+
+/// Statements of one transaction.
+const TRANSACTION_STATEMENTS_MAX: usize = 1_000;
+
+fn word_is(token: Option<&TokenWithSpan>, spelled: &str) -> bool {
+    matches!(token.map(|token| &token.token),
+        Some(Token::Word(word)) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(spelled))
+}
+
+/// Where the first statement of `BEGIN [TRANSACTION | WORK];` or `START TRANSACTION;` begins; None when the text is no
+/// such thing.
+fn begins_transaction(tokens: &[TokenWithSpan]) -> Option<usize> {
+    let begins = word_is(tokens.first(), "begin");
+    let starts = word_is(tokens.first(), "start") && word_is(tokens.get(1), "transaction");
+    if !begins && !starts {
+        return None;
+    }
+    let noise = word_is(tokens.get(1), "transaction") || word_is(tokens.get(1), "work");
+    Some(1 + usize::from(noise))
+}
+
+/// The statements between BEGIN and COMMIT.
+fn transaction(text: &str, tokens: Vec<TokenWithSpan>, behind: usize) -> Result<Vec<Statement>> {
+    let place = |token: Option<&TokenWithSpan>| {
+        token.and_then(|token| Position::of(token.span.start)).or_else(|| Some(Position::end(text)))
+    };
+    let is_end = |token: &TokenWithSpan| matches!(token.token, Token::SemiColon | Token::EOF);
+    let mut parts = tokens.split(is_end);
+    let first = parts.next().unwrap_or_default();
+    if first.len() > behind {
+        return Err(syntax("expected ; behind BEGIN", text, place(first.get(behind))));
+    }
+    let mut statements = Vec::new();
+    let mut is_over = false;
+    for part in parts.filter(|part| !part.is_empty()) {
+        if is_over {
+            return Err(syntax("a statement behind COMMIT: send it in a call of its own", text, place(part.first())));
+        }
+        if word_is(part.first(), "commit") || word_is(part.first(), "end") {
+            is_over = true;
+            continue;
+        }
+        if word_is(part.first(), "rollback") {
+            return Err(syntax("a transaction that rolls itself back does nothing", text, place(part.first())));
+        }
+        if statements.len() >= TRANSACTION_STATEMENTS_MAX {
+            let message = format!("a transaction has at most {TRANSACTION_STATEMENTS_MAX} statements");
+            return Err(Error::new(Code::LimitExceeded, message));
+        }
+        match parse_tokens(text, part.to_vec(), false)? {
+            Statement::Explain { .. } | Statement::Schema(_) | Statement::Transaction(_) => {
+                let what = "a transaction takes SELECT, INSERT, UPDATE and DELETE";
+                return Err(error_at(Code::Unsupported, what, text, place(part.first())));
+            }
+            statement => statements.push(statement),
+        }
+    }
+    if is_over {
+        return Ok(statements);
+    }
+    let error = error_at(Code::Unsupported, "BEGIN without COMMIT in the same text is not supported", text, None);
+    Err(error.with_hint("send BEGIN; statement; ...; COMMIT as one text"))
 }
 
 /// `ON CONFLICT ... DO REPLACE` is ours: the parser is shown DO NOTHING, and the answer says that REPLACE was meant.
@@ -70,11 +143,29 @@ fn take_do_replace(tokens: &mut [TokenWithSpan]) -> bool {
     }
 }
 
+/// Takes out the standard's `OVERRIDING SYSTEM VALUE` in front of VALUES or a query.
+fn take_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
+    const WORDS: [&str; 3] = ["overriding", "system", "value"];
+    let is = |token: &TokenWithSpan, spelled: &str| matches!(&token.token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(spelled));
+    let begins = |window: &[TokenWithSpan]| window.iter().zip(WORDS).all(|(token, word)| is(token, word));
+    let is_insert = tokens.first().is_some_and(|token| is(token, "insert"));
+    match tokens.windows(WORDS.len()).position(begins).filter(|_| is_insert) {
+        Some(at) => {
+            tokens.drain(at..at + WORDS.len());
+            true
+        }
+        None => false,
+    }
+}
+
 /// The text being parsed. The methods consume what they parse.
 pub(super) struct Source<'a> {
     pub text: &'a str,
     pub parser: Parser<'a>,
-    replaces: bool,
+    /// Whether ON CONFLICT says DO REPLACE, which the parser knows as DO NOTHING.
+    pub replaces: bool,
+    /// Whether INSERT says OVERRIDING SYSTEM VALUE, which the parser does not know.
+    pub overriding: bool,
 }
 
 impl<'a> Source<'a> {
@@ -172,7 +263,9 @@ impl<'a> Source<'a> {
                 self.change(statement)
             }
             Keyword::EXPLAIN => self.explain(),
-            Keyword::CREATE | Keyword::DROP | Keyword::TRUNCATE => ddl::schema_statement(self).map(Statement::Schema),
+            Keyword::CREATE | Keyword::ALTER | Keyword::DROP | Keyword::TRUNCATE => {
+                ddl::schema_statement(self).map(Statement::Schema)
+            }
             _ => Err(self.unknown_statement()),
         }
     }
@@ -216,10 +309,9 @@ impl<'a> Source<'a> {
     }
 
     fn unknown_statement(&self) -> Error {
-        const OURS: [&str; 9] =
-            ["SELECT", "INSERT", "UPDATE", "DELETE", "EXPLAIN", "CREATE", "DROP", "TRUNCATE", "VALUES"];
-        const OTHERS: [&str; 24] = [
-            "ALTER",
+        const OURS: [&str; 10] =
+            ["SELECT", "INSERT", "UPDATE", "DELETE", "EXPLAIN", "CREATE", "ALTER", "DROP", "TRUNCATE", "VALUES"];
+        const OTHERS: [&str; 23] = [
             "SHOW",
             "SET",
             "BEGIN",
@@ -253,131 +345,6 @@ impl<'a> Source<'a> {
             Some(near) => error.with_hint(format!("did you mean {near}?")),
             None => error,
         }
-    }
-
-    fn change(&mut self, statement: ast::Statement) -> Result<Statement> {
-        match statement {
-            ast::Statement::Insert(insert) => self.insert(insert).map(Statement::Insert),
-            ast::Statement::Update(update) => self.update(update).map(Statement::Update),
-            ast::Statement::Delete(delete) => self.delete(delete).map(Statement::Delete),
-            other => Err(self.unsupported(&format!("the statement {other}"), None)),
-        }
-    }
-
-    fn insert(&self, insert: ast::Insert) -> Result<Insert> {
-        self.refuse(insert.overwrite || insert.partitioned.is_some(), "INSERT OVERWRITE or PARTITION")?;
-        self.refuse(!insert.assignments.is_empty() || !insert.after_columns.is_empty(), "INSERT ... SET")?;
-        self.refuse(insert.returning.is_some() || insert.output.is_some(), "RETURNING")?;
-        self.refuse(insert.ignore || insert.replace_into || insert.or.is_some(), "INSERT OR ...")?;
-        self.refuse(insert.table_alias.is_some(), "an alias in INSERT")?;
-        let ast::TableObject::TableName(table) = &insert.table else {
-            return Err(self.unsupported("INSERT into anything but a table", None));
-        };
-        let columns: Result<Vec<Name>> = insert.columns.iter().map(|name| self.one_part(name)).collect();
-        let columns = Some(columns?).filter(|columns| !columns.is_empty());
-        let (on_conflict, conflict_target) = self.on_conflict(insert.on)?;
-        let source = match insert.source {
-            None => InsertSource::Defaults,
-            Some(query) => self.insert_source(query)?,
-        };
-        Ok(Insert { table: self.one_part(table)?, columns, source, on_conflict, conflict_target })
-    }
-
-    fn on_conflict(&self, on: Option<ast::OnInsert>) -> Result<(OnConflict, Option<Vec<Name>>)> {
-        let conflict = match on {
-            None => return Ok((OnConflict::Fail, None)),
-            Some(ast::OnInsert::OnConflict(conflict)) => conflict,
-            Some(_) => return Err(self.unsupported("ON DUPLICATE KEY", None).with_hint("use ON CONFLICT")),
-        };
-        let target = match conflict.conflict_target {
-            None => None,
-            Some(ast::ConflictTarget::Columns(columns)) => Some(columns.iter().map(fold).collect()),
-            Some(ast::ConflictTarget::OnConstraint(_)) => {
-                return Err(self.unsupported("ON CONFLICT ON CONSTRAINT", None));
-            }
-        };
-        match (conflict.action, self.replaces) {
-            (ast::OnConflictAction::DoNothing, true) => Ok((OnConflict::Replace, target)),
-            (ast::OnConflictAction::DoNothing, false) => Ok((OnConflict::Skip, target)),
-            (ast::OnConflictAction::DoUpdate(_), _) => {
-                Err(self.unsupported("ON CONFLICT DO UPDATE", None).with_hint("DO NOTHING and DO REPLACE are"))
-            }
-        }
-    }
-
-    fn insert_source(&self, mut query: Box<ast::Query>) -> Result<InsertSource> {
-        let plain =
-            query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
-        match *query.body {
-            SetExpr::Values(values) if plain => {
-                let mut rows = Vec::with_capacity(values.rows.len());
-                for row in values.rows {
-                    rows.push(row.content.into_iter().map(default_or).collect::<Vec<_>>());
-                }
-                let width = rows.first().map_or(0, Vec::len);
-                if rows.iter().any(|row| row.len() != width) {
-                    return Err(Error::new(Code::InvalidStatement, "the rows of VALUES differ in length"));
-                }
-                rows.iter_mut().flatten().flatten().for_each(balance);
-                Ok(InsertSource::Values(rows))
-            }
-            _ => {
-                balance(&mut query);
-                Ok(InsertSource::Query(query))
-            }
-        }
-    }
-
-    fn update(&self, update: ast::Update) -> Result<Update> {
-        self.refuse(update.from.is_some(), "UPDATE ... FROM")?;
-        self.refuse(update.returning.is_some() || update.output.is_some(), "RETURNING")?;
-        self.refuse(update.or.is_some(), "UPDATE OR ...")?;
-        self.refuse(!update.order_by.is_empty() || update.limit.is_some(), "ORDER BY or LIMIT in UPDATE")?;
-        let (table, alias) = self.one_table(update.table, "UPDATE")?;
-        let mut assignments = Vec::with_capacity(update.assignments.len());
-        for assignment in update.assignments {
-            let AssignmentTarget::ColumnName(target) = &assignment.target else {
-                return Err(self.unsupported("SET (a, b) = ...", None).with_hint("assign the columns one by one"));
-            };
-            let mut value = default_or(assignment.value);
-            value.iter_mut().for_each(balance);
-            assignments.push((self.one_part(target)?, value));
-        }
-        let mut selection = update.selection;
-        selection.iter_mut().for_each(balance);
-        Ok(Update { table, alias, assignments, selection })
-    }
-
-    fn delete(&self, delete: ast::Delete) -> Result<Delete> {
-        self.refuse(delete.using.is_some(), "DELETE ... USING")?;
-        self.refuse(delete.returning.is_some() || delete.output.is_some(), "RETURNING")?;
-        self.refuse(!delete.order_by.is_empty() || delete.limit.is_some(), "ORDER BY or LIMIT in DELETE")?;
-        self.refuse(!delete.tables.is_empty(), "DELETE from several tables")?;
-        let (FromTable::WithFromKeyword(mut from) | FromTable::WithoutKeyword(mut from)) = delete.from;
-        let only = from.pop().filter(|_| from.is_empty());
-        let only = only.ok_or_else(|| self.unsupported("DELETE from several tables", None))?;
-        let (table, alias) = self.one_table(only, "DELETE")?;
-        let mut selection = delete.selection;
-        selection.iter_mut().for_each(balance);
-        Ok(Delete { table, alias, selection })
-    }
-
-    /// The one table that UPDATE or DELETE changes, and its alias.
-    fn one_table(&self, from: ast::TableWithJoins, statement: &str) -> Result<(Name, Option<Name>)> {
-        self.refuse(!from.joins.is_empty(), &format!("a join as the target of {statement}"))?;
-        let TableFactor::Table { name, alias, args: None, .. } = from.relation else {
-            return Err(self.unsupported(&format!("{statement} of anything but a table"), None));
-        };
-        self.refuse(alias.as_ref().is_some_and(|a| !a.columns.is_empty()), "an alias with columns here")?;
-        Ok((self.one_part(&name)?, alias.map(|alias| fold(&alias.name))))
-    }
-}
-
-/// DEFAULT in the place of an expression: the parser takes it for a name.
-fn default_or(expr: Expr) -> Option<Expr> {
-    match expr {
-        Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") => None,
-        other => Some(other),
     }
 }
 

@@ -4,8 +4,8 @@
 //! checked against the schema yet.
 
 use super::position::Position;
-use model::{ColumnType, Distribution, Engine, Table, Value};
-use sqlparser::ast::{Expr, Query};
+use model::{Column, ColumnType, Distribution, Engine, Generated, Sequence, Table, Value};
+use sqlparser::ast::{Expr, Query, SelectItem, TableWithJoins};
 
 /// A folded name and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,17 +26,23 @@ pub enum Statement {
     Update(Update),
     Delete(Delete),
     Schema(SchemaStatement),
+    /// `BEGIN; ...; COMMIT`: none of them is one itself.
+    Transaction(Vec<Statement>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Insert {
     pub table: Name,
+    pub alias: Option<Name>,
     /// None: all columns in their order.
     pub columns: Option<Vec<Name>>,
     pub source: InsertSource,
     pub on_conflict: OnConflict,
     /// The columns of `ON CONFLICT (...)`, which have to be the primary key.
     pub conflict_target: Option<Vec<Name>>,
+    /// `OVERRIDING SYSTEM VALUE`: columns that are GENERATED ALWAYS take what is given.
+    pub overriding: bool,
+    pub returning: Option<Vec<SelectItem>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,27 +55,40 @@ pub enum InsertSource {
 }
 
 /// What happens to a row whose primary key is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum OnConflict {
     Fail,
     Skip,
     Replace,
+    /// `DO UPDATE SET ... [WHERE ...]`, over the row that is there and `excluded`, the one that was to be inserted.
+    Update {
+        assignments: Vec<Assignment>,
+        selection: Option<Box<Expr>>,
+    },
 }
+
+/// A column and its new value; None stands for DEFAULT.
+pub type Assignment = (Name, Option<Expr>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
     pub table: Name,
     pub alias: Option<Name>,
-    /// None stands for DEFAULT.
-    pub assignments: Vec<(Name, Option<Expr>)>,
+    pub assignments: Vec<Assignment>,
+    /// `FROM ...`: tables that the expressions may read.
+    pub from: Vec<TableWithJoins>,
     pub selection: Option<Expr>,
+    pub returning: Option<Vec<SelectItem>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delete {
     pub table: Name,
     pub alias: Option<Name>,
+    /// `USING ...`: tables that the condition may read.
+    pub using: Vec<TableWithJoins>,
     pub selection: Option<Expr>,
+    pub returning: Option<Vec<SelectItem>>,
 }
 
 /// A schema change and how long it may take.
@@ -90,6 +109,7 @@ pub enum SchemaAction {
     DropTable {
         table: Name,
         if_exists: bool,
+        cascade: bool,
     },
     CreateIndex {
         name: Name,
@@ -108,6 +128,48 @@ pub enum SchemaAction {
         table: Name,
         if_exists: bool,
     },
+    AlterTable {
+        table: Name,
+        if_exists: bool,
+        alteration: Box<AlterDraft>,
+    },
+    CreateView {
+        name: Name,
+        /// Empty: as the query names them.
+        columns: Vec<Name>,
+        query: Box<Query>,
+        replace: bool,
+    },
+    DropView {
+        name: Name,
+        if_exists: bool,
+        cascade: bool,
+    },
+    CreateSequence {
+        name: Name,
+        sequence: Sequence,
+        if_not_exists: bool,
+    },
+    DropSequence {
+        name: Name,
+        if_exists: bool,
+    },
+}
+
+/// A change of a table whose names have not been looked up yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AlterDraft {
+    AddColumn { column: Column, if_not_exists: bool },
+    DropColumn { column: Name, if_exists: bool },
+    RenameColumn { from: Name, to: Name },
+    RenameTable { to: Name },
+    SetDefault { column: Name, value: Expr },
+    DropDefault { column: Name },
+    SetNotNull { column: Name },
+    DropNotNull { column: Name },
+    AddCheck { name: Option<Name>, condition: Expr },
+    AddUnique { name: Option<Name>, columns: Vec<Name> },
+    DropConstraint { name: Name, if_exists: bool },
 }
 
 /// A column of CREATE TABLE, before keys and clauses have had their say.
@@ -117,9 +179,18 @@ pub(super) struct ColumnDraft {
     pub ty: ColumnType,
     /// None: nothing was written.
     pub nullable: Option<bool>,
-    pub default: Option<Value>,
+    pub default: Option<DefaultDraft>,
     pub primary: bool,
-    pub unique: bool,
+    /// The name of the constraint, where it has one.
+    pub unique: Option<Option<Name>>,
+    pub checks: Vec<(Option<Name>, Expr)>,
+}
+
+/// A default as it was written: one value for all rows, or another one for each.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum DefaultDraft {
+    Constant(Value),
+    Generated(Generated),
 }
 
 /// The clauses after the columns of CREATE TABLE.
@@ -145,12 +216,18 @@ impl Statement {
             Statement::Insert(_) => "INSERT",
             Statement::Update(_) => "UPDATE",
             Statement::Delete(_) => "DELETE",
+            Statement::Transaction(_) => "BEGIN",
             Statement::Schema(schema) => match &schema.action {
                 SchemaAction::CreateTable { .. } => "CREATE TABLE",
                 SchemaAction::DropTable { .. } => "DROP TABLE",
                 SchemaAction::CreateIndex { .. } => "CREATE INDEX",
                 SchemaAction::DropIndex { .. } => "DROP INDEX",
                 SchemaAction::Truncate { .. } => "TRUNCATE",
+                SchemaAction::AlterTable { .. } => "ALTER TABLE",
+                SchemaAction::CreateView { .. } => "CREATE VIEW",
+                SchemaAction::DropView { .. } => "DROP VIEW",
+                SchemaAction::CreateSequence { .. } => "CREATE SEQUENCE",
+                SchemaAction::DropSequence { .. } => "DROP SEQUENCE",
             },
         }
     }

@@ -1,13 +1,15 @@
 //! The cluster in memory: one node a replicaset, all in this process.
 
+use super::catalog::Catalog;
 use super::schema::MemorySchema;
 use super::store::Store;
 use crate::cluster::{
     BucketRange, Cluster, Frames, Moment, OwnedRange, RowChange, Scan, ScanRequest, Schema, TupleBatch,
 };
+use ::catalog::PendingChange;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use model::{BucketId, Code, Error, ReplicasetName, Result, SchemaChange, Table, TableId, Value};
+use model::{Alteration, BucketId, Code, Error, ReplicasetName, Result, SchemaChange, Sequence, Table, Value};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +17,6 @@ use std::time::Instant;
 
 /// Few, so that small tables fill them and pruning shows.
 const BUCKET_COUNT: u32 = 60;
-const FIRST_TABLE_ID: TableId = 512;
 
 /// Answers a fragment at a node: `Engine::run_fragment`.
 pub type FragmentRunner =
@@ -29,14 +30,6 @@ struct Shared {
     stores: Vec<Mutex<Store>>,
     runner: OnceLock<FragmentRunner>,
     counts: Counts,
-}
-
-#[derive(Default)]
-struct Catalog {
-    version: u64,
-    last_id: TableId,
-    tables: BTreeMap<String, Arc<Table>>,
-    row_counts: BTreeMap<TableId, u64>,
 }
 
 /// What is running, for tests that nothing is left behind.
@@ -68,7 +61,7 @@ impl MemoryCluster {
             placement: placement.collect(),
             stores: names.iter().map(|_| Mutex::default()).collect(),
             replicasets: names,
-            catalog: Mutex::new(Catalog { version: 1, last_id: FIRST_TABLE_ID, ..Catalog::default() }),
+            catalog: Mutex::new(Catalog::new(BUCKET_COUNT)),
             runner: OnceLock::new(),
             counts: Counts::default(),
         };
@@ -89,8 +82,9 @@ impl MemoryCluster {
 
     /// Makes a table and fills it. Values are coerced to the column types.
     pub fn create(&self, table: Table, rows: Vec<Vec<Value>>) {
-        self.shared.create_table(table.clone()).expect("a new table");
-        let table = lock(&self.shared.catalog).tables[&table.name].clone();
+        let name = table.name.clone();
+        self.shared.change_schema(SchemaChange::CreateTable { table }).expect("a new table");
+        let table = lock(&self.shared.catalog).table(&name).expect("the table that was made");
         let coerced = rows.into_iter().map(|row| {
             row.into_iter().zip(&table.columns).map(|(v, c)| v.coerce(c.ty).expect("a value of the type")).collect()
         });
@@ -139,39 +133,47 @@ impl Shared {
         self.bucket(table, &row)
     }
 
-    fn create_table(&self, mut table: Table) -> Result<()> {
+    /// Carries a change out as the cluster does: announced, checked against the rows that are there, committed.
+    fn change_schema(&self, change: SchemaChange) -> Result<()> {
         let mut catalog = lock(&self.catalog);
-        if catalog.tables.contains_key(&table.name) {
-            return Err(Error::new(Code::AlreadyExists, format!("table \"{}\" is there already", table.name)));
+        let Some(pending) = catalog.prepare(&change)? else { return Ok(()) };
+        if let Err(error) = self.check_rows(&catalog, &pending) {
+            catalog.abort(&pending, &error)?;
+            let message = format!("the schema change was undone: {}", error.message);
+            return Err(Error::new(Code::SchemaAborted, message));
         }
-        catalog.version += 1;
-        catalog.last_id += 1;
-        (table.id, table.version) = (catalog.last_id, catalog.version);
-        catalog.row_counts.insert(table.id, 0);
-        catalog.tables.insert(table.name.clone(), Arc::new(table));
+        catalog.commit(&pending)?;
+        if matches!(change, SchemaChange::CreateTable { .. }) {
+            catalog.row_counts.insert(pending.table, 0);
+        }
+        if matches!(change, SchemaChange::Truncate { .. } | SchemaChange::DropTable { .. }) {
+            catalog.row_counts.remove(&pending.table);
+            self.stores.iter().for_each(|store| lock(store).truncate(pending.table));
+        }
+        if let SchemaChange::AlterTable { alteration: Alteration::AddColumn { column }, .. } = &change {
+            let value = column.default.clone().unwrap_or(Value::Null);
+            self.stores.iter().for_each(|store| lock(store).add_column(pending.table, &value));
+        }
         Ok(())
     }
 
-    fn change_table(&self, name: &str, change: impl FnOnce(&mut Table) -> Result<()>) -> Result<()> {
-        let mut catalog = lock(&self.catalog);
-        let version = catalog.version + 1;
-        let known = catalog.tables.get_mut(name).ok_or_else(|| no_table(name))?;
-        let mut table = Table::clone(known);
-        change(&mut table)?;
-        table.version = version;
-        *known = Arc::new(table);
-        catalog.version = version;
-        Ok(())
+    fn check_rows(&self, catalog: &Catalog, pending: &PendingChange) -> Result<()> {
+        let Some(table) = catalog.state.schema.table_by_id(pending.table) else { return Ok(()) };
+        self.stores.iter().try_for_each(|store| lock(store).check(table))
     }
 
     /// Applies all changes or none of those that a replicaset got.
     fn write(&self, table: &Table, changes: Vec<RowChange>) -> Result<u64> {
+        if lock(&self.catalog).state.schema.table_by_id(table.id).is_none_or(|now| now.version != table.version) {
+            return Err(Error::new(Code::SchemaChanged, "the table was changed while the statement ran"));
+        }
         let mut parts: BTreeMap<usize, Vec<(BucketId, RowChange)>> = BTreeMap::new();
         for change in changes {
             let bucket = match &change {
-                RowChange::Insert { row } | RowChange::InsertOrSkip { row } | RowChange::Replace { row } => {
-                    self.bucket(table, row)?
-                }
+                RowChange::Insert { row }
+                | RowChange::InsertAbsent { row }
+                | RowChange::InsertOrSkip { row }
+                | RowChange::Replace { row } => self.bucket(table, row)?,
                 RowChange::Update { key, .. } | RowChange::Delete { key, .. } => self.bucket_of_key(table, key)?,
             };
             if table.is_global() {
@@ -204,6 +206,10 @@ fn apply(store: &mut Store, table: &Table, bucket: BucketId, change: RowChange) 
     let key_of = |row: &[Value]| table.primary_key.iter().map(|at| row[*at].clone()).collect::<Vec<_>>();
     match change {
         RowChange::Insert { row } => store.insert(table, bucket, row).map(|()| (1, 1)),
+        RowChange::InsertAbsent { row } => match store.get(table, bucket, &key_of(&row)) {
+            Some(_) => Err(Error::new(Code::Conflict, "a row appeared under the statement")),
+            None => store.insert(table, bucket, row).map(|()| (1, 1)),
+        },
         RowChange::InsertOrSkip { row } => match store.get(table, bucket, &key_of(&row)) {
             Some(_) => Ok((0, 0)),
             None => store.insert(table, bucket, row).map(|()| (1, 1)),
@@ -243,8 +249,7 @@ impl Cluster for MemoryNode {
     fn schema(&self) -> Arc<dyn Schema> {
         let catalog = lock(&self.shared.catalog);
         Arc::new(MemorySchema {
-            version: catalog.version,
-            tables: catalog.tables.clone(),
+            state: catalog.state.clone(),
             row_counts: catalog.row_counts.clone(),
             placement: self.shared.placement.clone(),
             bucket_count: BUCKET_COUNT,
@@ -276,39 +281,37 @@ impl Cluster for MemoryNode {
         runner(Arc::new(MemoryNode { shared: self.shared.clone(), at }), request).await
     }
 
+    async fn rows(
+        &self,
+        table: &Arc<Table>,
+        keys: Vec<Vec<Value>>,
+        _deadline: Instant,
+    ) -> Result<Vec<Option<Vec<Value>>>> {
+        let row = |key: Vec<Value>| {
+            let bucket = self.shared.bucket_of_key(table, &key)?;
+            let at = if table.is_global() { self.at } else { self.shared.owner(bucket) };
+            Ok(lock(&self.shared.stores[at]).get(table, bucket, &key).map(<[Value]>::to_vec))
+        };
+        keys.into_iter().map(row).collect()
+    }
+
     async fn write(&self, table: &Arc<Table>, changes: Vec<RowChange>, _deadline: Instant) -> Result<u64> {
         self.shared.write(table, changes)
     }
 
     async fn change_schema(&self, change: SchemaChange, _deadline: Instant) -> Result<()> {
-        match change {
-            SchemaChange::CreateTable { table } => self.shared.create_table(table),
-            SchemaChange::DropTable { table } => {
-                let mut catalog = lock(&self.shared.catalog);
-                let table = catalog.tables.remove(&table).ok_or_else(|| no_table(&table))?;
-                catalog.version += 1;
-                self.shared.stores.iter().for_each(|store| lock(store).truncate(table.id));
-                Ok(())
-            }
-            SchemaChange::CreateIndex { table, mut index } => self.shared.change_table(&table, |table| {
-                index.id = table.indexes.iter().map(|i| i.id).max().unwrap_or(0) + 1;
-                table.indexes.push(index);
-                Ok(())
-            }),
-            SchemaChange::DropIndex { table, index } => self.shared.change_table(&table, |table| {
-                let at = table.indexes.iter().position(|i| i.name == index);
-                let at = at.ok_or_else(|| Error::new(Code::NoSuchIndex, format!("no index \"{index}\"")))?;
-                table.indexes.remove(at);
-                Ok(())
-            }),
-            SchemaChange::Truncate { table } => {
-                let mut catalog = lock(&self.shared.catalog);
-                let id = catalog.tables.get(&table).ok_or_else(|| no_table(&table))?.id;
-                catalog.row_counts.insert(id, 0);
-                self.shared.stores.iter().for_each(|store| lock(store).truncate(id));
-                Ok(())
-            }
-        }
+        self.shared.change_schema(change)
+    }
+
+    async fn numbers(&self, sequence: &Sequence, count: usize, _deadline: Instant) -> Result<Vec<i64>> {
+        lock(&self.shared.catalog).numbers(sequence, count)
+    }
+
+    fn random(&self) -> Result<[u8; 16]> {
+        static LAST: AtomicUsize = AtomicUsize::new(0);
+        // Another one each time is all that a test needs.
+        let number = LAST.fetch_add(1, Ordering::Relaxed) as u128;
+        Ok(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes())
     }
 
     async fn catch_up(&self, _deadline: Instant) -> Result<()> {
@@ -332,10 +335,6 @@ impl Drop for MemoryScan {
     fn drop(&mut self) {
         self.shared.counts.scans_open.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-fn no_table(name: &str) -> Error {
-    Error::new(Code::NoSuchTable, format!("table \"{name}\" does not exist"))
 }
 
 /// A test that panicked while it held the lock has failed already.

@@ -3,6 +3,7 @@
 //!
 //! Tests build the same tables on one, two and three replicasets and expect the same answers.
 
+mod catalog;
 mod cluster;
 pub mod point;
 mod schema;

@@ -82,7 +82,7 @@ impl Point<'_> {
             Verb::Update => {
                 let key = key()?;
                 let Some(tuple) = self.get(&key, bucket).await? else { return Ok(None) };
-                let old = self.values(Reader::new(&tuple), &all)?;
+                let old = self.plan.layout.values_of_stored(&tuple)?;
                 let mut operations = op.payload;
                 operations.skip()?;
                 RowChange::Update { key, expected: Vec::new(), set: self.updated(old, operations)? }

@@ -1,9 +1,10 @@
 //! The schema of a cluster in memory, and a short way to write tables down in tests.
 
 use crate::cluster::{OwnedRange, Schema};
+use ::catalog::{Shared, State};
 use model::{
-    Column, ColumnType, Distribution, Engine, Index, InstanceName, ReplicasetName, Table, TableId, TableState,
-    TierName, Value,
+    Column, ColumnType, Distribution, Engine, Index, InstanceName, ReplicasetName, Sequence, Table, TableId,
+    TableState, TierName, Value, View,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,10 @@ use std::sync::Arc;
 /// The tier that all sharded tables of a test are in unless they say otherwise.
 pub const TIER: &str = "default";
 
-/// One version of the tables, as one node sees them.
+/// One version of the schema, as one node sees it.
 #[derive(Clone, Debug)]
 pub struct MemorySchema {
-    pub version: u64,
-    pub tables: BTreeMap<String, Arc<Table>>,
+    pub state: State,
     pub row_counts: BTreeMap<TableId, u64>,
     pub placement: Vec<OwnedRange>,
     pub bucket_count: u32,
@@ -24,15 +24,31 @@ pub struct MemorySchema {
 
 impl Schema for MemorySchema {
     fn version(&self) -> u64 {
-        self.version
+        self.state.version
     }
 
     fn table(&self, name: &str) -> Option<Arc<Table>> {
-        self.tables.get(name).cloned()
+        self.state.schema.operable(name)
     }
 
     fn table_names(&self) -> Vec<String> {
-        self.tables.keys().cloned().collect()
+        self.state.schema.tables.keys().cloned().collect()
+    }
+
+    fn view(&self, name: &str) -> Option<Arc<View>> {
+        self.state.schema.views.get(name).map(Shared::arc)
+    }
+
+    fn has_views(&self) -> bool {
+        !self.state.schema.views.is_empty()
+    }
+
+    fn sequence(&self, name: &str) -> Option<Sequence> {
+        self.state.sequences.by_name(name).cloned()
+    }
+
+    fn sequence_names(&self) -> Vec<String> {
+        self.state.sequences.named.keys().cloned().collect()
     }
 
     fn bucket_count(&self, tier: &TierName) -> Option<u32> {
@@ -74,6 +90,7 @@ impl TableBuilder {
             primary_key: Vec::new(),
             indexes: Vec::new(),
             state: TableState::Operable,
+            checks: Vec::new(),
         };
         Self { table }
     }
@@ -90,7 +107,7 @@ impl TableBuilder {
     }
 
     fn push(mut self, name: &str, ty: ColumnType, nullable: bool) -> Self {
-        self.table.columns.push(Column { name: name.to_owned(), ty, nullable, default: None });
+        self.table.columns.push(Column::new(name, ty, nullable));
         self
     }
 

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Bound, ScanRequest, TupleBatch};
 use model::msgpack::{Reader, write_array_len, write_uint};
+use model::program::Surroundings;
 use model::{BucketId, Code, Error, Result, Table, TableId, Value};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -38,6 +39,15 @@ fn compare_keys(a: &[Value], b: &[Value]) -> Ordering {
     a.iter().zip(b).map(|(a, b)| compare(a, b)).find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
+/// A row's values, as conditions read them.
+struct Row<'a>(&'a [Value]);
+
+impl Surroundings for Row<'_> {
+    fn column(&self, position: usize) -> Result<Value> {
+        self.0.get(position).cloned().ok_or_else(|| Error::internal("a row is shorter than its table"))
+    }
+}
+
 /// A stored row: its bucket (0 in global tables), its values, and the tuple as the host would keep it.
 #[derive(Clone, Debug)]
 struct Stored {
@@ -57,6 +67,7 @@ impl Store {
     ///
     /// Errors: `DuplicateKey` when the primary key is there.
     pub fn insert(&mut self, table: &Table, bucket: BucketId, row: Vec<Value>) -> Result<()> {
+        table.check_row(&Row(&row))?;
         let stored = Stored { bucket, tuple: encode(table, bucket, &row), row };
         match self.find(table, bucket, &key_of(table, &stored.row)) {
             Ok(_) => {
@@ -68,6 +79,19 @@ impl Store {
                 Ok(())
             }
         }
+    }
+
+    /// Checks all rows of a table against its definition.
+    ///
+    /// Errors: those of `Table::check_row`.
+    pub fn check(&self, table: &Table) -> Result<()> {
+        let rows = self.tables.get(&table.id).into_iter().flatten();
+        rows.map(|stored| &stored.row).try_for_each(|row| table.check_row(&Row(row)))
+    }
+
+    /// A column came behind the others. The tuples stay as they are, as the host's do.
+    pub fn add_column(&mut self, table: TableId, value: &Value) {
+        self.tables.get_mut(&table).into_iter().flatten().for_each(|stored| stored.row.push(value.clone()));
     }
 
     /// Takes a row out by its primary key.

@@ -4,10 +4,10 @@
 use super::{Fixture, limits, parse, threads};
 use crate::cluster::{Cluster, Frames, Moment, RowChange, Scan, ScanRequest, Schema, TupleBatch};
 use crate::engine::QueryInput;
-use crate::testing::{MemorySchema, TIER, TableBuilder, encode_tuple};
+use crate::testing::{MemoryCluster, TIER, TableBuilder, encode_tuple};
 use async_trait::async_trait;
 use model::{ColumnType, Decimal, ReplicasetName, Result, SchemaChange, Table, TierName, Value};
-use sharding::{BucketRange, OwnedRange};
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ const SLICE_ROWS: usize = 4096;
 
 /// One storage whose only table is slices in memory; a scan copies them, as the host does.
 struct Prepared {
-    schema: Arc<MemorySchema>,
+    schema: Arc<dyn Schema>,
     slices: Arc<Vec<TupleBatch>>,
 }
 
@@ -65,7 +65,7 @@ impl Cluster for Prepared {
 }
 
 fn prepared() -> Prepared {
-    let mut table = TableBuilder::new("t")
+    let table = TableBuilder::new("t")
         .key("id", ColumnType::BigInt)
         .column("k", ColumnType::Integer)
         .column("price", ColumnType::Decimal { precision: 12, scale: 2 })
@@ -73,7 +73,8 @@ fn prepared() -> Prepared {
         .column("weight", ColumnType::Double)
         .sharded(&["id"])
         .build();
-    table.id = 600;
+    let cluster = MemoryCluster::new(1);
+    cluster.create(table.clone(), Vec::new());
     let mut slices = vec![TupleBatch::default()];
     for n in 0..ROWS {
         let row = [
@@ -90,17 +91,9 @@ fn prepared() -> Prepared {
         slice.bytes.extend(encode_tuple(&table, 1 + (n % 60) as u32, &row));
         slice.ends.push(slice.bytes.len() as u32);
     }
-    let owned = OwnedRange { buckets: BucketRange::new(1, 60), replicaset: "r1".into(), epoch: 1 };
-    let schema = MemorySchema {
-        version: 1,
-        row_counts: [(table.id, ROWS as u64)].into(),
-        tables: [(table.name.clone(), Arc::new(table))].into(),
-        placement: vec![owned],
-        bucket_count: 60,
-        replicaset: "r1".into(),
-    };
+    let schema = cluster.node(0).schema();
     assert_eq!(schema.placement(&TierName::from(TIER)).len(), 1);
-    Prepared { schema: Arc::new(schema), slices: Arc::new(slices) }
+    Prepared { schema, slices: Arc::new(slices) }
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl PointPlan {
         let mut values = Reader::new(&bound.filters);
         for filter in &select.filters {
             let value = values.raw()?;
-            let field = compare::field_of(tuple, filter.column + self.layout.table.stored_offset());
+            let field = self.layout.column(tuple, filter.column);
             let field = field.ok_or_else(|| Error::new(Code::Corrupted, "a stored tuple is too short"))?;
             if field == [0xc0] || !holds(filter.operator, compare::compare(filter.ty, field, value)) {
                 return Ok(false);

@@ -22,7 +22,7 @@ pub fn recognise(parsed: &Parsed, schema: &dyn Schema) -> Option<PointPlan> {
         Statement::Insert(statement) => insert(statement, schema)?,
         Statement::Update(statement) => update(statement, schema)?,
         Statement::Delete(statement) => delete(statement, schema)?,
-        Statement::Explain { .. } | Statement::Schema(_) => return None,
+        Statement::Explain { .. } | Statement::Schema(_) | Statement::Transaction(_) => return None,
     };
     let plan = PointPlan { layout: Arc::new(Layout::new(table)), params_count: parsed.params_count, action };
     // A global table is written through the Raft log.
@@ -95,6 +95,7 @@ fn compared(expr: &Expr, ty: ColumnType) -> Option<Option<Source>> {
 fn assigned(expr: Option<&Expr>, table: &Table, column: usize) -> Option<Source> {
     let column = &table.columns[column];
     let value = match expr {
+        None if column.generated.is_some() => return None,
         None => column.default.clone().unwrap_or(Value::Null),
         Some(expr) => match param(expr) {
             Some(at) => return Some(Source::Param(at)),
@@ -270,7 +271,8 @@ fn projection(scope: &Scope, items: &[SelectItem]) -> Option<(Option<Projection>
             && options.opt_replace.is_none()
             && options.opt_rename.is_none()
             && options.opt_alias.is_none();
-        let metadata = metadata(all.iter().map(|column| (column.name.as_str(), column.ty)));
+        let visible: Vec<_> = scope.table.visible().map(|at| (all[at].name.as_str(), all[at].ty)).collect();
+        let metadata = metadata(visible.into_iter());
         return is_plain.then_some((None, metadata));
     }
     let mut columns = Vec::with_capacity(items.len());
@@ -304,7 +306,7 @@ fn metadata<'n>(columns: impl ExactSizeIterator<Item = (&'n str, ColumnType)>) -
 
 /// A type as results name it. Lengths and precisions are the table's affair: expressions have none, so the engine names
 /// none, and a statement's metadata must not depend on the path that it takes.
-fn shown_type(ty: ColumnType) -> String {
+pub(crate) fn shown_type(ty: ColumnType) -> String {
     match ty {
         ColumnType::Char { .. } | ColumnType::Varchar { .. } => ColumnType::Text.to_string(),
         ColumnType::Decimal { .. } => "decimal".to_owned(),
@@ -316,13 +318,16 @@ fn shown_type(ty: ColumnType) -> String {
 fn insert(insert: &Insert, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {
     let InsertSource::Values(values) = &insert.source else { return None };
     let table = schema.table(&insert.table.text)?;
+    if insert.returning.is_some() || table.has_hidden_key() {
+        return None;
+    }
     let columns: Vec<usize> = match &insert.columns {
-        None => (0..table.columns.len()).collect(),
+        None => table.visible().collect(),
         Some(names) => names.iter().map(|name| table.column_position(&name.text)).collect::<Option<_>>()?,
     };
     let mut place_of: Vec<Option<usize>> = vec![None; table.columns.len()];
     for (place, column) in columns.iter().enumerate() {
-        if place_of[*column].replace(place).is_some() {
+        if place_of[*column].replace(place).is_some() || table.columns[*column].is_always_generated() {
             return None;
         }
     }
@@ -337,12 +342,14 @@ fn insert(insert: &Insert, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> 
         let value = |(column, place): (usize, &Option<usize>)| {
             assigned(place.and_then(|place| row[place].as_ref()), &table, column)
         };
-        rows.push(place_of.iter().enumerate().map(value).collect::<Option<Vec<Source>>>()?);
+        let visible = table.visible().map(|column| (column, &place_of[column]));
+        rows.push(visible.map(value).collect::<Option<Vec<Source>>>()?);
     }
     let verb = match insert.on_conflict {
         OnConflict::Fail => Verb::Insert,
         OnConflict::Skip => Verb::InsertOrSkip,
         OnConflict::Replace => Verb::Replace,
+        OnConflict::Update { .. } => return None,
     };
     Some((table, Action::Insert { verb, rows }))
 }
@@ -358,14 +365,16 @@ pub(crate) fn targets_primary_key(table: &Table, target: Option<&[Name]>) -> boo
 fn update(update: &Update, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {
     let scope = Scope::new(schema, &update.table, update.alias.as_ref())?;
     let mut condition = condition(&scope, update.selection.as_ref())?;
-    if !condition.is_single || !condition.filters.is_empty() {
+    let is_plain = update.from.is_empty() && update.returning.is_none();
+    if !is_plain || !condition.is_single || !condition.filters.is_empty() {
         return None;
     }
     let mut assignments: Vec<Assignment> = Vec::with_capacity(update.assignments.len());
     for (name, value) in &update.assignments {
         let column = scope.table.column_position(&name.text)?;
         let is_known = assignments.iter().any(|other| other.column == column);
-        if is_known || scope.table.primary_key.contains(&column) {
+        // What numbers are for is the other path's to know.
+        if is_known || scope.table.columns[column].is_always_generated() || scope.table.primary_key.contains(&column) {
             return None;
         }
         assignments.push(assignment(&scope, column, value.as_ref())?);
@@ -405,5 +414,6 @@ fn assignment(scope: &Scope, column: usize, value: Option<&Expr>) -> Option<Assi
 fn delete(delete: &Delete, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {
     let scope = Scope::new(schema, &delete.table, delete.alias.as_ref())?;
     let condition = condition(&scope, delete.selection.as_ref())?;
-    condition.filters.is_empty().then_some((scope.table, Action::Delete { keys: condition.keys }))
+    let is_plain = delete.using.is_empty() && delete.returning.is_none();
+    (is_plain && condition.filters.is_empty()).then_some((scope.table, Action::Delete { keys: condition.keys }))
 }

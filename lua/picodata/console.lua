@@ -204,6 +204,11 @@ local function print_status(status)
         table.insert(rows, {r.name, r.master, r.buckets, table.concat(r.in_sync or {}, ' ')})
     end
     print_names(rows, {'replicaset', 'master', 'buckets', 'in_sync'})
+    rows = {}
+    for _, m in ipairs(status.moves or {}) do
+        table.insert(rows, {m.id, m.from, m.to, ('%d-%d'):format(m.first_bucket, m.last_bucket), m.phase})
+    end
+    if #rows > 0 then print_names(rows, {'move', 'from', 'to', 'buckets', 'phase'}) end
 end
 console.print_status = print_status
 

@@ -14,7 +14,8 @@ local FUNCTIONS = {
         .. ' or bootstraps one with them'},
     {'sql', 'text[, params[, opts]]', 'runs one SQL statement, or BEGIN; ...; COMMIT; parameters stand as ? or $1.'
         .. ' Answers {metadata, rows} or {row_count}'},
-    {'status', '', 'the cluster as this instance sees it: leader, catalog version, instances, replicasets'},
+    {'status', '', 'the cluster as this instance sees it: leader, catalog version, instances, replicasets,'
+        .. ' moves'},
     {'create_table', '{name=, columns=, primary_key=, ...}', 'creates a table without SQL'},
     {'drop_table', 'name', 'drops a table'},
     {'create_index', 'table, {name=, columns=, unique=}', 'creates a secondary index'},

@@ -28,7 +28,7 @@ PRELUDE = """
             box.schema.func.create('picodata.peer.' .. name, {language = 'C'})
             box.schema.user.grant('pico_service', 'execute', 'function', 'picodata.peer.' .. name)
         end
-        box.schema.space.create('t', {format = {{'id', 'unsigned'}, {'v', 'string'}}}):create_index('pk')
+        box.schema.space.create('t', {id = 600, format = {{'id', 'unsigned'}, {'v', 'string'}}}):create_index('pk')
     end
 """
 

@@ -1,47 +1,12 @@
 """A replicaset that joins later takes its share of the buckets while readers and writers go on."""
 
-import threading
 import time
 
-import tarantool
+import pytest
 from harness import wait_until
+from workers import Worker, retrying
 
 KEYS = 2000
-RETRYABLE = {20201, 20300, 20301, 20302, 20303, 20304, 20305, 20306}
-
-
-class Worker(threading.Thread):
-    """Repeats one action until it is told to stop; what goes wrong ends it and is kept."""
-
-    def __init__(self, action):
-        super().__init__(daemon=True)
-        self.action, self.failure, self.rounds, self.done = action, None, 0, threading.Event()
-
-    def run(self):
-        while not self.done.is_set():
-            try:
-                self.action(self.rounds)
-                self.rounds += 1
-            except Exception as error:  # Kept for the test to raise.
-                self.failure = error
-                return
-
-    def finish(self):
-        self.done.set()
-        self.join()
-        if self.failure:
-            raise self.failure
-
-
-def retrying(action):
-    """Runs an action that may meet a moment without a master or with a locked bucket, as its error codes allow."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return action()
-        except tarantool.error.DatabaseError as error:
-            if error.args[0] not in RETRYABLE or time.monotonic() > deadline:
-                raise
 
 
 def test_a_late_replicaset_takes_its_share_under_load(workshop):
@@ -93,6 +58,92 @@ def test_a_late_replicaset_takes_its_share_under_load(workshop):
     # Nothing is left behind: each row is in one space only, once the donors have cleaned up.
     wait_until(lambda: sum(i.eval("return box.space.t:count()")[0] for i in cluster) == KEYS, "donors to be clean")
     assert late.eval("return box.space.t:count()")[0] > KEYS // 6
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE t SET v = v + 1", "INSERT INTO t SELECT id, v + 1 FROM t ON CONFLICT DO REPLACE"],
+    ids=["update", "insert-select"],
+)
+def test_large_statements_go_on_while_buckets_move_under_them(workshop, statement):
+    rows = 20_000
+    cluster = workshop.cluster(2).start()
+    first = cluster[0]
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    first.call("crud.insert_many", "t", [[i, 0] for i in range(rows)])
+    # Many moves, so that a statement meets several.
+    first.call("set_setting", "move_buckets_max", 20)
+    slowest = [0.0]
+    connection = cluster[1].connect(timeout_s=60)
+
+    def change(_):
+        began = time.monotonic()
+        answer = connection.call("picodata.sql", (statement, []))[0]
+        slowest[0] = max(slowest[0], time.monotonic() - began)
+        assert answer["row_count"] == rows
+
+    worker = Worker(change)
+    worker.start()
+    wait_until(lambda: worker.failure or worker.rounds > 2, "changes before the move")
+    cluster.add().start()
+    shares = [1000, 1000, 1000]
+    wait_until(
+        lambda: worker.failure or sorted(r["buckets"] for r in first.status()["replicasets"]) == shares,
+        "equal shares",
+        timeout_s=90,
+    )
+    worker.finish()
+    print(f"{worker.rounds} changes, the slowest took {slowest[0]:.2f} s")
+    for instance in cluster:
+        assert instance.sql("SELECT count(*), min(v), max(v) FROM t") == [[rows, worker.rounds, worker.rounds]]
+
+
+def test_a_truncate_during_a_move_takes_what_came_before_it_and_nothing_else(workshop):
+    cluster = workshop.cluster(2).start()
+    first, second = cluster
+    first.sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)")
+    text = "x" * 2000
+    first.call("crud.insert_many", "t", [[i, text] for i in range(KEYS)])
+    writer, emptier = first.connect(timeout_s=30), second.connect(timeout_s=60)
+    acknowledged, kept_from = [KEYS - 1], [0]
+
+    def write(_):
+        first_key = acknowledged[-1] + 1
+        rows = [[first_key + i, text] for i in range(20)]
+        retrying(lambda: writer.call("picodata.crud.replace_many", ("t", rows)))
+        acknowledged.append(first_key + 19)
+
+    def empty(_):
+        before = acknowledged[-1]
+        emptier.call("picodata.crud.truncate", ("t",))
+        # Rows of a request that began before the answer may be gone with it.
+        kept_from[0] = acknowledged[-1] + 21
+        wait_until(lambda: acknowledged[-1] > kept_from[0], "rows from after it")
+        written = acknowledged[-1]
+        kept = [row[0] for row in second.sql("SELECT id FROM t ORDER BY id")]
+        assert kept[0] > before, (kept[0], before)
+        missing = set(range(kept_from[0], written + 1)) - set(kept)
+        assert not missing, sorted(missing)[:10]
+
+    workers = [Worker(action) for action in (write, empty)]
+    for worker in workers:
+        worker.start()
+
+    def failed():
+        return any(w.failure for w in workers)
+
+    wait_until(lambda: failed() or all(w.rounds > 2 for w in workers), "work before the move")
+    cluster.add().start()
+    wait_until(
+        lambda: failed() or sorted(r["buckets"] for r in first.status()["replicasets"]) == [1000, 1000, 1000],
+        "equal shares",
+        timeout_s=90,
+    )
+    for worker in workers:
+        worker.finish()
+    kept = {row[0] for row in first.sql("SELECT id FROM t")}
+    assert set(range(kept_from[0], acknowledged[-1] + 1)) <= kept
+    wait_until(lambda: sum(i.eval("return box.space.t:count()")[0] for i in cluster) == len(kept), "donors to be clean")
 
 
 def test_weights_say_how_the_buckets_are_shared(workshop):

@@ -18,7 +18,8 @@ pub struct Position {
 /// 3. once that is durable: send `messages_after` and call `Node::persisted(number)`.
 ///
 /// Several may be under way at once as long as each step is done in the order of the numbers; the node takes other calls
-/// meanwhile. A driver that fails to write ends the node and starts another from what is on disk.
+/// meanwhile. A driver that fails to write tries again, as a slow disk would, or ends the node and starts another from what is
+/// on disk.
 #[derive(Debug, Default)]
 pub struct Ready {
     pub number: u64,

@@ -534,5 +534,6 @@ fn changed_meanwhile(layout: &Layout) -> Error {
 }
 
 fn no_such_table(id: TableId) -> Error {
-    Error::new(Code::SchemaChanged, format!("table {id} is not on this instance: it was dropped, or is not here yet"))
+    let message = format!("table {id} is not on this instance: it was dropped, is not here yet, or is being emptied");
+    Error::new(Code::SchemaChanged, message)
 }

@@ -4,14 +4,14 @@ use crate::acks;
 use crate::facts::Facts;
 use crate::host::{Event, clock, guard};
 use crate::mastership::{self, Mastership};
-use crate::net::{Pool, SERVICE_USER};
+use crate::net::{LinkEvent, Pool, SERVICE_USER};
 use crate::node::{self, Me, Node};
 use crate::raft::{Machine, Published, Runtime, disk, machine};
 use crate::schema_work::{self, SchemaWork};
 use crate::start::lua;
-use crate::{bridge, doors, global_rows, governing, moving, query};
+use crate::{bridge, doors, global_rows, governing, moving, query, router};
 use boot::Config;
-use catalog::{Change, State};
+use catalog::State;
 use consensus::Log;
 use model::{RaftId, Result};
 use std::cell::RefCell;
@@ -48,11 +48,17 @@ pub fn assemble(config: Config, me: Me, bootstrap: bool) -> Result<&'static Node
         storage_changed: Rc::new(Event::new()?),
     })?;
     lua::call("watch_schema", &[0x90])?;
+    node.pool.subscribe(|_, event| {
+        if event == LinkEvent::Up {
+            router::connected();
+        }
+    });
     crate::crud::call::set_schema_changer(crate::schema_change::change);
     crate::router::global::set_writer(global_rows::write);
     bridge::configure(node.config.sql_threads.into())?;
-    on_change(&node.state(), &[]);
+    on_change(&node.state());
     mastership::start(node)?;
+    schema_work::start(node)?;
     governing::start(node)?;
     Ok(node)
 }
@@ -81,7 +87,7 @@ fn seed(me: &Me) -> u64 {
 
 /// After each transaction of Raft, on its fiber: tells everybody, waits for nobody. What goes wrong with one is logged
 /// and does not keep the news from the others, nor stop Raft.
-fn on_change(state: &Arc<State>, changes: &[Change]) {
+fn on_change(state: &Arc<State>) {
     let Ok(node) = node::get() else { return };
     let tell = |f: &dyn Fn()| {
         let _ = guard::contain(|| {
@@ -92,7 +98,7 @@ fn on_change(state: &Arc<State>, changes: &[Change]) {
     tell(&|| query::on_change(node, state));
     tell(&|| acks::on_change(node, state));
     tell(&|| mastership::on_change(node, state));
-    tell(&|| schema_work::on_change(node, changes));
+    tell(&|| schema_work::on_change(node));
     tell(&|| moving::on_change(node, state));
     tell(&|| governing::on_change());
 }

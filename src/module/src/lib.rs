@@ -5,16 +5,16 @@
 
 mod acks;
 mod assembly;
-pub mod bridge;
+mod bridge;
 mod crud;
 mod doors;
 mod facts;
 mod global_rows;
 mod governing;
-pub mod host;
+mod host;
 mod mastership;
 mod moving;
-pub mod net;
+mod net;
 mod node;
 mod propose;
 mod query;

@@ -12,13 +12,17 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// How soon what failed is tried again.
+const RETRY_S: f64 = 0.1;
+
 /// Starts the fiber that does what takes time.
 pub fn start(node: &'static Node) -> Result<()> {
     fiber::spawn("pico_mastership", move || {
         while !fiber::is_cancelled() {
             if let Err(error) = follow(node) {
                 log::error!("mastership: {error}");
-                fiber::sleep(0.1);
+                fiber::sleep(RETRY_S);
+                node.mastership.wake();
             }
             node.mastership.wait();
         }
@@ -30,14 +34,11 @@ pub fn start(node: &'static Node) -> Result<()> {
 pub struct Mastership {
     is_due: Cell<bool>,
     event: Event,
-    /// The term of the replicaset's masters in which this instance, as the master, last made the host's schema what the
-    /// catalog says.
-    conformed_term: Cell<u64>,
 }
 
 impl Mastership {
     pub fn new() -> Result<Rc<Self>> {
-        Ok(Rc::new(Self { is_due: Cell::new(true), event: Event::new()?, conformed_term: Cell::new(0) }))
+        Ok(Rc::new(Self { is_due: Cell::new(true), event: Event::new()? }))
     }
 
     pub fn wake(&self) {
@@ -82,9 +83,7 @@ fn follow(node: &'static Node) -> Result<()> {
     let state = node.state();
     let record = state.topology.instances.get(&node.me.name);
     let replicaset = record.and_then(|record| state.topology.replicasets.get(&record.replicaset));
-    let Some((master, term)) = replicaset.and_then(|r| r.master.as_ref().map(|master| (master, r.master_term))) else {
-        return Ok(());
-    };
+    let Some(master) = replicaset.and_then(|replicaset| replicaset.master.as_ref()) else { return Ok(()) };
     let is_master = *master == node.me.name;
     if is_master == space::is_read_only() {
         storage::set_read_only(!is_master)?;
@@ -93,13 +92,7 @@ fn follow(node: &'static Node) -> Result<()> {
         node.storage_changed.notify_all();
     }
     // A new master, of a new replicaset too, may lack what was made while it was not the one to make it.
-    if is_master && node.mastership.conformed_term.get() != term {
-        node.schema_work.run(crate::host::Deadline::NEVER, || {
-            storage::create(&node.config)?;
-            schema_work::conform(&node.state())
-        })?;
-        node.mastership.conformed_term.set(term);
-    }
+    schema_work::follow(node)?;
     router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)?;
     crate::moving::on_change(node, &node.state());
     Ok(())

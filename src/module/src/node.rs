@@ -74,6 +74,14 @@ impl Node {
         self.state().topology.instances.get(&self.me.name).cloned()
     }
 
+    /// The term of this instance as the master of its replicaset; None while it is not.
+    pub fn master_term(&self) -> Option<u64> {
+        let state = self.state();
+        let record = state.topology.instances.get(&self.me.name)?;
+        let replicaset = state.topology.replicasets.get(&record.replicaset)?;
+        (replicaset.master.as_ref() == Some(&self.me.name)).then_some(replicaset.master_term)
+    }
+
     /// The address of a member by its Raft number. Errors: `NoSuchInstance`.
     pub fn address_of(&self, raft_id: RaftId) -> Result<Address> {
         let state = self.state();

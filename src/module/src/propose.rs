@@ -51,6 +51,8 @@ pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer>
 }
 
 fn attempt(node: &Node, entry: &[u8], deadline: Deadline) -> Result<Answer> {
+    // It could not learn of the outcome.
+    node.raft.check_running()?;
     let status = node.raft.status();
     let Some(leader) = status.leader else {
         return Err(Error::new(Code::NoLeader, "the cluster has no Raft leader just now"));
@@ -82,7 +84,10 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     }
     let entry = reader.bin()?.to_vec();
     let deadline = Deadline::after(Duration::from_secs_f64(reader.number()?.clamp(0.0, 3600.0)));
-    let answer = propose_here(node::get()?, entry, deadline)?;
+    let node = node::get()?;
+    // Another leader will be elected, which the asking instance waits for.
+    node.raft.check_running().map_err(|error| Error { code: Code::NoLeader, ..error })?;
+    let answer = propose_here(node, entry, deadline)?;
     let mut reply = Vec::new();
     write_bin(&mut reply, &encode(&answer)?);
     call.reply(&reply)

@@ -15,6 +15,8 @@ pub const CATCH_UP_DOOR: &str = "picodata.peer.catch_up";
 
 /// How long an instance that is online may take to apply the change before it is asked whether it still is.
 const ROUND_MS: u64 = 1_000;
+/// The pause before those that could not be reached are asked again.
+const PAUSE_MS: u64 = 20;
 /// Instances that are asked at the same time.
 const FIBERS_MAX: usize = 32;
 
@@ -89,6 +91,8 @@ fn wait_everywhere(node: &'static Node, index: u64, deadline: Deadline) -> Resul
             let message = format!("the schema change is made, but has not reached {} in time", names.join(", "));
             return Err(Error::new(Code::Unknown, message));
         }
+        // Who can not be reached will be, or is offline in a moment.
+        let _ = node.catalog.changed.wait(Deadline::after_ms(PAUSE_MS).min(deadline));
     }
 }
 

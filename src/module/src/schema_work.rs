@@ -1,12 +1,15 @@
 //! Spaces and indexes follow the catalog: what a pending change needs is built before it is committed, what a finished one
-//! left over is taken down after, and an instance that was away catches up.
+//! took away goes after, and an instance that was away catches up.
 //!
-//! A master does the work in the host's own schema; a replica receives it and only waits.
+//! A master does the work in the host's own schema; a replica receives it and only waits. What is to be done is found by
+//! comparing, never remembered: a master that dies in the middle, or whose disk is full, leaves it to the next attempt.
 
 use crate::host::{Deadline, Event, Parked, fiber, space};
 use crate::node::Node;
-use crate::storage::{rows, spaces};
-use catalog::{Change, PendingChange, State};
+use crate::router;
+use crate::start::storage::create;
+use crate::storage::{self, rows, spaces};
+use catalog::{PendingChange, SchemaId, State};
 use crud::Layout;
 use model::{Alteration, Code, Error, Result, SchemaChange, Table, TableId};
 use std::cell::Cell;
@@ -15,6 +18,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tlua::ffi::lua_State;
 
+/// How soon work that failed is tried again.
+const RETRY_MS: u64 = 200;
 /// How long a replica that lacks a table waits before it asks again whether the table still exists.
 const ASK_AGAIN_MS: u64 = 500;
 
@@ -22,11 +27,22 @@ const ASK_AGAIN_MS: u64 = 500;
 pub struct SchemaWork {
     busy: Cell<bool>,
     idle: Event,
+    is_due: Cell<bool>,
+    due: Event,
+    /// The term of the replicaset's masters in which this instance, as the master, last made the host's schema what the
+    /// catalog says, and the last change that was over then.
+    conformed: Cell<(u64, SchemaId)>,
 }
 
 impl SchemaWork {
     pub fn new() -> Result<Rc<Self>> {
-        Ok(Rc::new(Self { busy: Cell::new(false), idle: Event::new()? }))
+        Ok(Rc::new(Self {
+            busy: Cell::new(false),
+            idle: Event::new()?,
+            is_due: Cell::new(true),
+            due: Event::new()?,
+            conformed: Cell::new((0, 0)),
+        }))
     }
 
     /// Runs `work` when no other is running.
@@ -97,42 +113,60 @@ fn prepare_rows(wanted: &Table, pending: &PendingChange) -> Result<()> {
     }
 }
 
-/// Entries were applied: what they took away goes, on a fiber of its own.
-pub fn on_change(node: &'static Node, changes: &[Change]) {
-    let is_over = |change: &Change| matches!(change, Change::SchemaCommitted(_) | Change::SchemaAborted { .. });
-    if !changes.iter().any(is_over) || space::is_read_only() {
-        return;
-    }
-    let truncated: Vec<TableId> = changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::SchemaCommitted(done) if matches!(done.change, SchemaChange::Truncate { .. }) => Some(done.table),
-            _ => None,
-        })
-        .collect();
-    let spawned = fiber::spawn("pico_schema", move || {
-        let result = node.schema_work.run(Deadline::NEVER, || {
-            for table in truncated {
-                let is_sharded = node.state().schema.table_by_id(table).is_some_and(|table| !table.is_global());
-                if is_sharded {
-                    spaces::truncate(table)?;
-                }
+/// Starts the fiber that takes away what finished changes left over.
+pub fn start(node: &'static Node) -> Result<()> {
+    fiber::spawn("pico_schema", move || {
+        let work = &node.schema_work;
+        while !fiber::is_cancelled() {
+            if !work.is_due.replace(false) {
+                work.due.wait(Deadline::NEVER);
+                continue;
             }
-            conform(&node.state())
-        });
-        if let Err(error) = result {
-            log::error!("schema: what a change left over could not be removed: {error}");
+            if let Err(error) = follow(node) {
+                log::error!("schema: this instance's spaces are not yet what the catalog says: {error}");
+                work.is_due.set(true);
+                work.due.wait(Deadline::after_ms(RETRY_MS));
+            }
         }
-        node.storage_changed.notify_all();
-    });
-    if let Err(error) = spawned {
-        log::error!("schema: no fiber to clean up: {error}");
-    }
+    })
+    .map(drop)
 }
 
-/// Makes the host's schema what the catalog says: tables that should be here are made, spaces and indexes that the
-/// catalog does not know are dropped. On a writable instance.
-pub fn conform(state: &State) -> Result<()> {
+/// The catalog changed.
+pub fn on_change(node: &Node) {
+    node.schema_work.is_due.set(true);
+    node.schema_work.due.notify_all();
+}
+
+/// As the master, makes the host's schema what the catalog says, if it is not known to be.
+///
+/// Errors: the host's.
+pub fn follow(node: &Node) -> Result<()> {
+    let wanted = || {
+        let last = node.state().schema.finished.keys().last().copied().unwrap_or(0);
+        node.master_term().filter(|_| !space::is_read_only()).map(|term| (term, last))
+    };
+    let conformed = &node.schema_work.conformed;
+    if wanted().is_none_or(|wanted| wanted == conformed.get()) {
+        return Ok(());
+    }
+    node.schema_work.run(Deadline::NEVER, || {
+        let Some((term, last)) = wanted() else { return Ok(()) };
+        if term != conformed.get().0 {
+            create(&node.config)?;
+        }
+        conform(&node.state())?;
+        conformed.set((term, last));
+        Ok(())
+    })?;
+    router::install(&node.state(), &node.me.name, !space::is_read_only(), &node.pool)?;
+    node.storage_changed.notify_all();
+    Ok(())
+}
+
+/// Makes tables that should be here, drops spaces and indexes that the catalog does not know, and empties tables that were
+/// truncated. On a writable instance.
+fn conform(state: &State) -> Result<()> {
     let is_pending = |table: TableId| state.schema.pending.as_ref().is_some_and(|pending| pending.table == table);
     for table in state.schema.tables.values() {
         if !is_pending(table.id) {
@@ -150,7 +184,10 @@ pub fn conform(state: &State) -> Result<()> {
             _ => {}
         }
     }
-    Ok(())
+    let truncations = &storage::get()?.truncations;
+    let is_sharded = |table: TableId| state.schema.table_by_id(table).is_some_and(|table| !table.is_global());
+    let mut due = truncations.due(state).into_iter().filter(|(table, _)| is_sharded(*table));
+    due.try_for_each(|(table, change)| truncations.empty(table, change))
 }
 
 /// Makes sure that the spaces of these tables are here before rows are written to them.
@@ -163,7 +200,7 @@ pub fn ensure(node: &Node, state: &State, tables: &[TableId]) -> Result<()> {
                 continue;
             }
             // The master will send it, unless the table has been dropped since: the rows are nobody's then.
-            if node.storage_changed.wait(Deadline::after_ms(ASK_AGAIN_MS)) == Parked::Late && is_dropped(node, *id)? {
+            if node.storage_changed.wait(Deadline::after_ms(ASK_AGAIN_MS)) == Parked::Late && is_dropped(node, *id) {
                 break;
             }
         }
@@ -172,10 +209,10 @@ pub fn ensure(node: &Node, state: &State, tables: &[TableId]) -> Result<()> {
 }
 
 /// Whether the cluster has dropped the table by now, as far as this instance's replicaset can tell: the log that this
-/// instance has received, applied or not, would bring the table back otherwise.
-fn is_dropped(node: &Node, table: TableId) -> Result<bool> {
-    let Some(leader) = node.raft.leader().filter(|leader| *leader != node.me.raft_id) else { return Ok(false) };
-    crate::doors::table::exists_at(node, leader, table).map(|exists| !exists)
+/// instance has received, applied or not, would bring the table back otherwise. Not while nobody answers.
+fn is_dropped(node: &Node, table: TableId) -> bool {
+    let Some(leader) = node.raft.leader().filter(|leader| *leader != node.me.raft_id) else { return false };
+    crate::doors::table::exists_at(node, leader, table).is_ok_and(|exists| !exists)
 }
 
 /// What the host calls from its triggers on `_space` and `_index`.

@@ -251,4 +251,8 @@ pub trait Cluster: Send + Sync + 'static {
     /// Waits until this instance has applied everything that was committed before the call: asked before a statement
     /// fails for a name that is not known here.
     async fn catch_up(&self, deadline: Instant) -> Result<()>;
+
+    /// Waits for something to change that a statement met: who owns a bucket, who is master, a connection. Returns after a
+    /// pause that grows with `attempt` (from 1) in any case, because what it waits for may have come before.
+    async fn wait_for_change(&self, attempt: u32, deadline: Instant) -> Result<()>;
 }

@@ -87,7 +87,7 @@ fn shut_down(call: &mut Call<'_>) -> Result<()> {
         };
         seen.set(code_of(bridge::run(Deadline::NEVER, endless)));
     })?;
-    let threads = bridge::handle()?;
+    let threads = bridge::threads::handle()?;
     for _ in 0..4 {
         threads.spawn(async { while bridge::on_tx(|| Ok(())).await.is_ok() {} });
     }

@@ -53,8 +53,8 @@ fn pool() -> Result<Rc<Pool>> {
         let mut events = EVENTS.get();
         events[match event {
             LinkEvent::Up => 0,
-            LinkEvent::Down(_) => 1,
-            LinkEvent::Failed(_) => 2,
+            LinkEvent::Down => 1,
+            LinkEvent::Failed => 2,
         }] += 1;
         EVENTS.set(events);
     });

@@ -6,11 +6,11 @@
 
 mod fibers;
 mod run;
-mod threads;
+pub mod threads;
 mod tx;
 
 pub use run::run;
-pub use threads::{configure, handle};
+pub use threads::configure;
 pub use tx::{on_tx, on_tx_fiber};
 
 /// Ends the worker threads' part in the process: fibers that wait for them get `NotReady`, and what they ask of the tx

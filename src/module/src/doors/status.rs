@@ -2,9 +2,10 @@
 
 use crate::host::Call;
 use crate::node::{self, Node};
-use catalog::{Instance, Replicaset, State};
+use catalog::{Instance, Move, Replicaset, State};
 use model::Result;
 use model::msgpack::{write_array_len, write_bool, write_map_len, write_nil, write_str, write_uint};
+use sharding::MovePhase;
 
 pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let node = node::get()?;
@@ -17,7 +18,7 @@ fn write_status(node: &Node, state: &State, out: &mut Vec<u8>) {
     let raft = node.raft.status();
     let topology = &state.topology;
     let leader = raft.leader.and_then(|id| topology.instance_by_raft_id(id)).map(|leader| leader.name.as_str());
-    write_map_len(out, 9);
+    write_map_len(out, 10);
     text(out, "cluster", state.cluster.as_ref().map(|cluster| cluster.name.as_str()));
     text(out, "cluster_id", state.cluster.as_ref().map(|cluster| cluster.id.as_str()));
     text(out, "name", Some(node.me.name.as_str()));
@@ -35,6 +36,25 @@ fn write_status(node: &Node, state: &State, out: &mut Vec<u8>) {
     for replicaset in topology.replicasets.values() {
         write_replicaset(state, replicaset, out);
     }
+    write_str(out, "moves");
+    write_array_len(out, state.placement.moves.len());
+    state.placement.moves.values().for_each(|m| write_move(m, out));
+}
+
+fn write_move(m: &Move, out: &mut Vec<u8>) {
+    let phase = match m.phase {
+        MovePhase::Copying => "copying",
+        MovePhase::Finished => "finished",
+        MovePhase::Aborted => "aborted",
+    };
+    write_map_len(out, 7);
+    number(out, "id", m.id);
+    text(out, "tier", Some(m.tier.as_str()));
+    text(out, "from", Some(m.from.as_str()));
+    text(out, "to", Some(m.to.as_str()));
+    number(out, "first_bucket", m.buckets.first.into());
+    number(out, "last_bucket", m.buckets.last.into());
+    text(out, "phase", Some(phase));
 }
 
 fn write_instance(state: &State, instance: &Instance, raft: &consensus::Status, out: &mut Vec<u8>) {

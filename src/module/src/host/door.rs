@@ -6,7 +6,6 @@
 
 use super::error;
 use super::guard;
-use super::tuple::Tuple;
 use model::{Code, Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -149,22 +148,6 @@ impl Call<'_> {
                 let range = object.as_ptr_range();
                 // SAFETY: the context is the one of the call that is still running.
                 if unsafe { ffi::box_return_mp(*ctx, range.start.cast(), range.end.cast()) } != 0 {
-                    return Err(error::last());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Answers a stored tuple without copying it on this side.
-    pub fn reply_tuple(&mut self, tuple: &Tuple) -> Result<()> {
-        debug_assert!(!self.replied, "{} replied twice", self.name);
-        self.replied = true;
-        match &mut self.sink {
-            Sink::Bytes(bytes) => tuple.copy_to(bytes),
-            Sink::Iproto(ctx) => {
-                // SAFETY: as above; the host takes a reference of its own.
-                if unsafe { ffi::box_return_tuple(*ctx, tuple.as_ptr()) } != 0 {
                     return Err(error::last());
                 }
             }

@@ -35,7 +35,18 @@ pub fn last() -> Error {
 pub fn from_wire(number: u32, message: &str) -> Error {
     match Code::from_number(number) {
         Some(code) => split_hint(code, message),
-        None => Error::new(map_code(number), message),
+        None => Error { hint: hint_for(number).map(str::to_owned), ..Error::new(map_code(number), message) },
+    }
+}
+
+/// What helps against the host's errors that an operator meets.
+fn hint_for(number: u32) -> Option<&'static str> {
+    const WAL_IO: u32 = Host::WalIo as u32;
+    const MEMORY: u32 = Host::MemoryIssue as u32;
+    match number {
+        WAL_IO => Some("make room on the disk of the instance's data_dir; writes go on by themselves then"),
+        MEMORY => Some("delete rows, or start the instance with a larger memtx_memory"),
+        _ => None,
     }
 }
 

@@ -32,13 +32,6 @@ unsafe extern "C" {
     ) -> *mut c_void;
     pub fn box_iterator_next(iterator: *mut c_void, result: *mut *mut BoxTuple) -> c_int;
     pub fn box_iterator_free(iterator: *mut c_void);
-    pub fn box_index_count(
-        space_id: u32,
-        index_id: u32,
-        kind: c_int,
-        key: *const c_char,
-        key_end: *const c_char,
-    ) -> isize;
     pub fn box_is_ro() -> bool;
 
     /// This instance's vector clock.

@@ -149,11 +149,6 @@ impl Waiter {
         }
         Parked::Woken
     }
-
-    /// Makes the waiter ready for another round.
-    pub fn reset(&self) {
-        self.woken.set(false);
-    }
 }
 
 impl Default for Waiter {

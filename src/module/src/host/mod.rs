@@ -24,7 +24,7 @@ pub mod txn;
 
 pub use clock::Deadline;
 pub use door::Call;
-pub use fiber::{Event, FiberHandle, Parked, Waiter};
+pub use fiber::{Event, Parked, Waiter};
 pub use space::{IteratorKind, Space, TupleIterator};
 pub use tuple::Tuple;
 pub use txn::Transaction;

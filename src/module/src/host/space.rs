@@ -18,8 +18,6 @@ use tarantool::ffi::tarantool::{self as ffi, BoxTuple};
 #[repr(i32)]
 pub enum IteratorKind {
     Eq = 0,
-    /// Equal, in descending order.
-    Req = 1,
     All = 2,
     Lt = 3,
     Le = 4,
@@ -47,13 +45,6 @@ fn outcome(status: c_int, tuple: *mut BoxTuple) -> Result<Option<Tuple>> {
 }
 
 impl Space {
-    /// The space with this name.
-    pub fn by_name(name: &str) -> Option<Space> {
-        // SAFETY: pointer and length describe `name`.
-        let id = unsafe { ffi::box_space_id_by_name(name.as_ptr().cast(), name.len() as u32) };
-        (id != ffi::BOX_ID_NIL).then_some(Space(id))
-    }
-
     /// Errors: `DuplicateKey`, and what the format refuses.
     pub fn insert(self, tuple: &[u8]) -> Result<Option<Tuple>> {
         let ((start, end), mut result) = (ends(tuple), null_mut());
@@ -83,15 +74,7 @@ impl Space {
         outcome(status, result)
     }
 
-    /// Inserts `tuple`, or applies `operations` to the one with its key.
-    pub fn upsert(self, index: u32, tuple: &[u8], operations: &[u8], field_base: i32) -> Result<()> {
-        let ((start, end), (ops, ops_end), mut result) = (ends(tuple), ends(operations), null_mut());
-        // SAFETY: as above.
-        let status = unsafe { ffi::box_upsert(self.0, index, start, end, ops, ops_end, field_base, &mut result) };
-        outcome(status, result).map(drop)
-    }
-
-    /// All rows go. Not inside a transaction.
+    /// All rows go. In a transaction, those that it wrote before too.
     pub fn truncate(self) -> Result<()> {
         // SAFETY: takes an id only.
         outcome(unsafe { ffi::box_truncate(self.0) }, null_mut()).map(drop)
@@ -104,31 +87,10 @@ impl Space {
         outcome(unsafe { ffi::box_index_get(self.0, index, start, end, &mut result) }, result)
     }
 
-    /// The first tuple of the index at or after the key prefix.
-    pub fn min(self, index: u32, key: &[u8]) -> Result<Option<Tuple>> {
-        let ((start, end), mut result) = (ends(key), null_mut());
-        // SAFETY: as above.
-        outcome(unsafe { ffi::box_index_min(self.0, index, start, end, &mut result) }, result)
-    }
-
-    /// The last tuple of the index that matches the key prefix.
-    pub fn max(self, index: u32, key: &[u8]) -> Result<Option<Tuple>> {
-        let ((start, end), mut result) = (ends(key), null_mut());
-        // SAFETY: as above.
-        outcome(unsafe { ffi::box_index_max(self.0, index, start, end, &mut result) }, result)
-    }
-
     /// How many tuples the space has. For vinyl an upper bound.
     pub fn len(self, index: u32) -> Result<usize> {
         // SAFETY: takes ids only.
         count(unsafe { ffi::box_index_len(self.0, index) })
-    }
-
-    /// How many tuples an iteration would give. Walks them, except for memtx without a key.
-    pub fn count(self, index: u32, kind: IteratorKind, key: &[u8]) -> Result<usize> {
-        let (start, end) = ends(key);
-        // SAFETY: the host checks the bytes between the two ends.
-        count(unsafe { own::box_index_count(self.0, index, kind as c_int, start, end) })
     }
 
     /// Starts an iteration. `key` is a MessagePack array, a prefix of the index's parts or empty.

@@ -23,12 +23,6 @@ impl Tuple {
         self.0.as_ptr()
     }
 
-    /// How many bytes of MessagePack it is.
-    pub fn len_bytes(&self) -> usize {
-        // SAFETY: alive while `self` is.
-        unsafe { ffi::box_tuple_bsize(self.as_ptr()) }
-    }
-
     /// Appends its MessagePack, an array, to `out`.
     pub fn copy_to(&self, out: &mut Vec<u8>) {
         // SAFETY: alive while `self` is.

@@ -14,19 +14,6 @@ pub struct Transaction {
     _not_send: PhantomData<*mut ()>,
 }
 
-/// A point in a transaction to return to. Valid until that transaction ends or a savepoint made before is returned to.
-#[derive(Clone, Copy)]
-pub struct Savepoint<'txn> {
-    point: *mut TxnSavepoint,
-    _txn: PhantomData<&'txn Transaction>,
-}
-
-/// Whether the running fiber is inside a transaction.
-pub fn is_active() -> bool {
-    // SAFETY: reads a field of the running fiber.
-    unsafe { ffi::box_txn() }
-}
-
 impl Transaction {
     /// Errors: `Internal` when the fiber is in a transaction already.
     pub fn begin() -> Result<Transaction> {
@@ -49,27 +36,6 @@ impl Transaction {
 
     /// Undoes everything. The same as dropping, where that would read oddly.
     pub fn rollback(self) {}
-
-    pub fn savepoint(&self) -> Result<Savepoint<'_>> {
-        // SAFETY: inside a transaction; null is checked.
-        let point = unsafe { own::box_txn_savepoint() };
-        if point.is_null() {
-            return Err(error::last());
-        }
-        Ok(Savepoint { point, _txn: PhantomData })
-    }
-
-    /// Undoes what came after the savepoint.
-    pub fn rollback_to(&self, savepoint: Savepoint<'_>) -> Result<()> {
-        if !is_active() {
-            return Err(Error::new(Code::Internal, "the transaction ended before its savepoint was used"));
-        }
-        // SAFETY: the savepoint belongs to the transaction that is still active.
-        match unsafe { own::box_txn_rollback_to_savepoint(savepoint.point) } {
-            0 => Ok(()),
-            _ => Err(error::last()),
-        }
-    }
 }
 
 /// A point in the running fiber's transaction, for code that is called inside one which somebody else began. It knows its

@@ -10,11 +10,13 @@ use boot::Address;
 use catalog::{Entry, Move, Op};
 use model::msgpack::{Reader, write_array_len, write_bin, write_uint};
 use model::{BucketId, Code, Error, Result};
-use sharding::moves::{Destination, DestinationCommand, Pull, Pulled, Tenure};
+use sharding::moves::{Destination, DestinationCommand, MovePhase, Pull, Pulled, Tenure};
 
 const CALL_TIMEOUT_MS: u64 = 10_000;
 /// How soon something is tried again that could not be done.
 const PAUSE_MS: u64 = 20;
+/// The same for a slice that could not be stored: the disk may be full.
+const STORE_PAUSE_MS: u64 = 100;
 
 pub struct Worker {
     node: &'static Node,
@@ -100,11 +102,32 @@ impl Worker {
         let mut reader = Reader::new(&answer);
         reader.array_len()?;
         let pulled: Pulled<BucketId> = decode(reader.bin()?)?;
+        // A table that this instance has not heard of yet would be taken for one that was dropped.
+        let version = reader.uint()?;
+        let deadline = Deadline::after_ms(CALL_TIMEOUT_MS);
+        self.node.wait_for(deadline, "the catalog of the other side", |s| (s.version >= version).then_some(()))?;
         let next = machine.answered(&pulled);
         if let Some(DestinationCommand::Store { .. }) = &next {
-            rows::store(reader.rest())?;
+            self.store(reader.rest())?;
         }
         Ok(next)
+    }
+
+    /// Stores a slice, in as many attempts as it takes: the machine counts on it.
+    ///
+    /// Errors: the last attempt's, when this instance is not the one to do it any more or the move is over.
+    fn store(&self, payload: &[u8]) -> Result<()> {
+        loop {
+            let Err(error) = rows::store(payload) else { return Ok(()) };
+            let state = self.node.state();
+            let goes_on = my_tenure(self.node, &state).as_ref() == Some(&self.me)
+                && state.placement.moves.get(&self.record.id).is_some_and(|m| m.phase == MovePhase::Copying);
+            if !goes_on || fiber::is_cancelled() {
+                return Err(error);
+            }
+            log::debug!("move {}: a slice is not stored yet: {error}", self.record.id);
+            let _ = self.node.catalog.changed.wait(Deadline::after_ms(STORE_PAUSE_MS));
+        }
     }
 
     fn ask_release(&self, finish_index: u64) -> Result<bool> {

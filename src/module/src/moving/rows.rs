@@ -1,13 +1,15 @@
 //! The rows of whole buckets: read into a payload, deleted, and replaced by those of a payload.
 //!
-//! A payload is a MessagePack array of `[bucket, [[table id, [tuple, ...]], ...]]`.
+//! A payload is a MessagePack array of `[bucket, [[table id, truncation, [tuple, ...]], ...]]`, where the truncation is the
+//! last one of the table that the rows have seen. The two sides apply the catalog at different moments: rows from before a
+//! truncation must not come back behind it, and rows from after it must not go with it.
 
 use crate::acks;
 use crate::host::{IteratorKind, Space, Transaction, fiber};
-use crate::storage::{self, TableSet};
+use crate::storage::{self, TableSet, truncation};
 use crud::{Layout, RowWriter};
 use model::msgpack::{Reader, write_array_len, write_uint};
-use model::{BucketId, Engine, Result};
+use model::{BucketId, Code, Engine, Error, Result};
 use sharding::BucketRange;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -43,8 +45,9 @@ fn read_bucket(layouts: &[Arc<Layout>], bucket: BucketId, out: &mut Vec<u8>) -> 
         while tuples.copy_next(&mut rows)? {
             count += 1;
         }
-        write_array_len(out, 2);
+        write_array_len(out, 3);
         write_uint(out, layout.table.id.into());
+        write_uint(out, truncation::seen(layout.table.id));
         write_array_len(out, count);
         out.append(&mut rows);
     }
@@ -114,7 +117,9 @@ fn keys_of(layout: &Layout, bucket: BucketId, max: usize) -> Result<Vec<Vec<u8>>
 }
 
 /// Makes the buckets of a payload what it says: each bucket of a memtx table in one transaction. All members in sync have
-/// them when this answers.
+/// them when this answers. May be done again.
+///
+/// Errors: `NotReady` while the rows have seen a truncation that is yet to be done here; what the host says; `Unknown`.
 pub fn store(payload: &[u8]) -> Result<()> {
     let mut reader = Reader::new(payload);
     for _ in 0..reader.array_len()? {
@@ -123,20 +128,28 @@ pub fn store(payload: &[u8]) -> Result<()> {
         for _ in 0..reader.array_len()? {
             reader.array_len()?;
             let table = reader.uint()?;
+            let truncation = reader.uint()?;
             let mut tuples = Vec::new();
             for _ in 0..reader.array_len()? {
                 tuples.push(reader.raw()?);
             }
-            store_bucket(table, bucket, &tuples)?;
+            store_bucket(table, truncation, bucket, &tuples)?;
         }
     }
     acks::await_in_sync()
 }
 
-fn store_bucket(table: u64, bucket: BucketId, tuples: &[&[u8]]) -> Result<()> {
-    let tables = storage::get()?.tables();
-    // A table that was dropped meanwhile has no rows.
+fn store_bucket(table: u64, truncation: u64, bucket: BucketId, tuples: &[&[u8]]) -> Result<()> {
+    let storage = storage::get()?;
+    let tables = storage.tables();
+    // The catalog here is at least as new as that of the rows: a table that is not known was dropped since.
     let Some(layout) = model::TableId::try_from(table).ok().and_then(|id| tables.get(id)) else { return Ok(()) };
+    if !storage.truncations.has_seen(layout.table.id, truncation) {
+        let message = format!("table \"{}\" is not emptied here yet", layout.table.name);
+        return Err(Error::new(Code::NotReady, message));
+    }
+    let is_past = truncation < truncation::seen(layout.table.id);
+    let tuples = if is_past { &[] } else { tuples };
     let stale = keys_of(layout, bucket, usize::MAX)?;
     if stale.is_empty() && tuples.is_empty() {
         return Ok(());

@@ -6,10 +6,11 @@ use crate::node::Node;
 use crate::start::join::{decode, encode};
 use crate::storage::{self, Storage};
 use catalog::{Move, MoveId, Op, State};
-use model::msgpack::{Reader, write_array_len, write_bin, write_bool};
+use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_uint};
 use model::{BucketId, Code, Error, ReplicasetName, Result};
+use sharding::BucketRange;
 use sharding::moves::{Answer, MoveView, Pull, Pulled, Source, SourceCommand, SourceState, Tenure};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -21,8 +22,18 @@ const SLICES_BEHIND_MAX: u32 = 50;
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
 const PROPOSE_TIMEOUT_MS: u64 = 5_000;
 
+/// A move out of here.
 struct Leaving {
     record: Move,
+    /// A slice is being read: for vinyl that yields, with the copy borrowed.
+    is_busy: Cell<bool>,
+    /// The catalog changed meanwhile, and the machine has not been told.
+    is_behind: Cell<bool>,
+    copy: RefCell<Copy>,
+}
+
+/// What the destination is being given.
+struct Copy {
     machine: Source<BucketId, BucketId>,
     /// Written to since they were last sent, as the machine has them.
     pending: BTreeSet<BucketId>,
@@ -31,11 +42,44 @@ struct Leaving {
     slices_behind: u32,
     /// The latest slice, in case its answer was lost.
     latest: Vec<u8>,
-    is_busy: bool,
 }
 
-/// The machines by move, each with the tenure that it was made in.
-type Machines = HashMap<MoveId, (Tenure, Rc<RefCell<Leaving>>)>;
+impl Leaving {
+    fn new(record: Move, machine: Source<BucketId, BucketId>) -> Rc<Self> {
+        let (pending, latest) = (BTreeSet::new(), Vec::new());
+        let copy = RefCell::new(Copy { machine, pending, is_scanned: false, slices_behind: 0, latest });
+        Rc::new(Self { record, is_busy: Cell::new(false), is_behind: Cell::new(false), copy })
+    }
+
+    /// Tells the machine what the catalog says.
+    fn applied(&self, state: &State) -> Vec<SourceCommand> {
+        let Ok(mut copy) = self.copy.try_borrow_mut() else {
+            self.is_behind.set(true);
+            return Vec::new();
+        };
+        let before = copy.machine.state();
+        let commands = copy.machine.applied(&view(state, &self.record));
+        if before != copy.machine.state() && copy.machine.state() == SourceState::Active {
+            self.reopen();
+        }
+        commands
+    }
+
+    /// Serves as if nothing were being copied.
+    fn reopen(&self) {
+        if let Ok(storage) = storage::get() {
+            storage.guard.borrow_mut().end_copy(self.record.buckets);
+            storage.reopen(self.record.id, self.record.buckets);
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.copy.try_borrow().is_ok_and(|copy| copy.machine.state() == SourceState::Gone)
+    }
+}
+
+/// The moves out of here, each with the tenure that its machine was made in.
+type Machines = HashMap<MoveId, (Tenure, Rc<Leaving>)>;
 
 thread_local! {
     static LEAVING: RefCell<Machines> = RefCell::default();
@@ -54,33 +98,13 @@ pub fn on_change(node: &'static Node, state: &State, me: &Tenure, replicaset: &R
         for m in state.placement.moves.values().filter(|m| m.from == *replicaset) {
             leaving.entry(m.id).or_insert_with(|| {
                 let (machine, commands) = Source::new(me.clone(), &view(state, m));
-                let leaving = Rc::new(RefCell::new(Leaving {
-                    record: m.clone(),
-                    machine,
-                    pending: BTreeSet::new(),
-                    is_scanned: false,
-                    slices_behind: 0,
-                    latest: Vec::new(),
-                    is_busy: false,
-                }));
+                let leaving = Leaving::new(m.clone(), machine);
                 work.push((Rc::clone(&leaving), commands));
                 (me.clone(), leaving)
             });
         }
-        for (_, one) in leaving.values() {
-            let mut it = one.borrow_mut();
-            let before = it.machine.state();
-            let seen = view(state, &it.record);
-            let commands = it.machine.applied(&seen);
-            if before != it.machine.state() && it.machine.state() == SourceState::Active {
-                reopen(&it.record);
-            }
-            drop(it);
-            work.push((Rc::clone(one), commands));
-        }
-        leaving.retain(|id, (_, one)| {
-            state.placement.moves.contains_key(id) || one.borrow().machine.state() != SourceState::Gone
-        });
+        work.extend(leaving.values().map(|(_, one)| (Rc::clone(one), one.applied(state))));
+        leaving.retain(|id, (_, one)| state.placement.moves.contains_key(id) || !one.is_gone());
     });
     for (one, commands) in work {
         if commands.contains(&SourceCommand::DeleteCopy) {
@@ -92,23 +116,16 @@ pub fn on_change(node: &'static Node, state: &State, me: &Tenure, replicaset: &R
     }
 }
 
-fn reopen(record: &Move) {
-    if let Ok(storage) = storage::get() {
-        storage.guard.borrow_mut().end_copy(record.buckets);
-        storage.reopen(record.id, record.buckets);
-    }
-}
-
 /// Deletes the rows when no scan needs them, and tells the catalog.
-fn delete_copy(node: &'static Node, leaving: &Rc<RefCell<Leaving>>) {
-    let record = leaving.borrow().record.clone();
+fn delete_copy(node: &'static Node, leaving: &Leaving) {
+    let record = &leaving.record;
     let work = || -> Result<()> {
         let storage = storage::get()?;
         storage.guard.borrow_mut().end_copy(record.buckets);
         storage.wait_unread(record.buckets, Deadline::NEVER)?;
         rows::delete(record.buckets)?;
         // Nothing is borrowed while the proposal waits.
-        let commands = leaving.borrow().machine.deleted();
+        let commands = leaving.copy.borrow().machine.deleted();
         if commands.contains(&SourceCommand::ProposeDone) {
             node.propose(Op::MoveDone { id: record.id }, Deadline::after_ms(PROPOSE_TIMEOUT_MS))?;
         }
@@ -124,37 +141,33 @@ fn delete_copy(node: &'static Node, leaving: &Rc<RefCell<Leaving>>) {
     }
 }
 
-fn find(id: MoveId) -> Result<Rc<RefCell<Leaving>>> {
+fn find(id: MoveId) -> Result<Rc<Leaving>> {
     let found = LEAVING.with_borrow(|leaving| leaving.get(&id).map(|(_, one)| Rc::clone(one)));
     found.ok_or_else(|| Error::new(Code::NotReady, format!("move {id} is not known on this instance yet")))
 }
 
-/// Takes `[id, pull]`, answers `[pulled, payload]`.
+/// Takes `[id, pull]`, answers `[pulled, catalog version, payload]`: the version that the rows were read at.
 pub fn serve_pull(node: &'static Node, call: &mut Call<'_>) -> Result<()> {
     let mut reader = Reader::new(call.args());
     reader.array_len()?;
     let id = reader.uint()?;
     let pull: Pull = decode(reader.bin()?)?;
     let leaving = find(id)?;
-    if std::mem::replace(&mut leaving.borrow_mut().is_busy, true) {
+    if leaving.is_busy.replace(true) {
         return Err(Error::new(Code::NotReady, "another slice of this move is being read"));
     }
     let answer = answer_pull(node, &leaving, &pull);
-    leaving.borrow_mut().is_busy = false;
-    let reply = answer?;
-    call.reply(&reply)
+    leaving.is_busy.set(false);
+    if leaving.is_behind.take() {
+        super::on_change(node, &node.state());
+    }
+    call.reply(&answer?)
 }
 
-fn answer_pull(node: &'static Node, leaving: &Rc<RefCell<Leaving>>, pull: &Pull) -> Result<Vec<u8>> {
+fn answer_pull(node: &'static Node, leaving: &Leaving, pull: &Pull) -> Result<Vec<u8>> {
     let storage = storage::get()?;
-    let record = leaving.borrow().record.clone();
-    if pull.have == 0 {
-        storage.guard.borrow_mut().begin_copy(record.buckets);
-        let mut it = leaving.borrow_mut();
-        (it.is_scanned, it.slices_behind) = (false, 0);
-        it.pending.clear();
-    }
-    let closes = leaving.borrow_mut().closes_with_next(storage);
+    let record = &leaving.record;
+    let closes = leaving.copy.borrow_mut().closes_with_next(storage, record.buckets);
     if closes {
         // The last slice is read when no write is under way any more.
         if let Err(error) = storage.close(record.id, record.buckets, Deadline::after_ms(CLOSE_TIMEOUT_MS)) {
@@ -163,19 +176,19 @@ fn answer_pull(node: &'static Node, leaving: &Rc<RefCell<Leaving>>, pull: &Pull)
         }
     }
     let state = node.state();
-    let mut it = leaving.borrow_mut();
-    let reply = it.slice(storage, &view(&state, &record), pull, closes);
+    let mut copy = leaving.copy.borrow_mut();
+    let reply = copy.slice(storage, record, &view(&state, record), pull, closes);
     // A destination that was replaced meanwhile gets no last slice.
-    if closes && it.machine.state() != SourceState::Closed {
+    if closes && copy.machine.state() != SourceState::Closed {
         storage.reopen(record.id, record.buckets);
     }
     reply
 }
 
-impl Leaving {
+impl Copy {
     /// Takes over which buckets were written to.
-    fn note_touched(&mut self, storage: &Storage) {
-        let touched = storage.guard.borrow_mut().take_touched(self.record.buckets);
+    fn note_touched(&mut self, storage: &Storage, buckets: BucketRange) {
+        let touched = storage.guard.borrow_mut().take_touched(buckets);
         if self.machine.writes() {
             touched.iter().for_each(|bucket| self.machine.wrote(*bucket));
             self.pending.extend(touched);
@@ -183,34 +196,54 @@ impl Leaving {
     }
 
     /// Whether so little is left that the buckets can be closed for it.
-    fn closes_with_next(&mut self, storage: &Storage) -> bool {
-        self.note_touched(storage);
+    fn closes_with_next(&mut self, storage: &Storage, buckets: BucketRange) -> bool {
+        self.note_touched(storage, buckets);
         let is_little = self.pending.len() <= TOUCHED_MAX || self.slices_behind >= SLICES_BEHIND_MAX;
         self.is_scanned && self.machine.state() == SourceState::Sending && is_little
     }
 
-    /// Reads the next slice and encodes the answer. Does not yield, so that no write comes between the parts of it.
-    fn slice(&mut self, storage: &Storage, seen: &MoveView, pull: &Pull, closes: bool) -> Result<Vec<u8>> {
-        self.note_touched(storage);
-        let buckets = self.record.buckets;
+    /// Reads the next slice and encodes the answer. A bucket that is written to while it is read, which happens to vinyl
+    /// only, is noted before it is read and goes with a later slice.
+    fn slice(
+        &mut self,
+        storage: &Storage,
+        record: &Move,
+        seen: &MoveView,
+        pull: &Pull,
+        closes: bool,
+    ) -> Result<Vec<u8>> {
+        let buckets = record.buckets;
+        self.note_touched(storage, buckets);
         let beyond = buckets.last + 1;
         let (mut payload, mut count, mut read) = (Vec::new(), 0, Ok(false));
+        let mut begins = false;
         let keys_max = if closes { usize::MAX } else { TOUCHED_MAX };
         // The scan is over when buckets are closed, and not before, so that only then a slice can be the last.
-        let answer = self.machine.pull(seen, pull, keys_max, |from| match from.copied().unwrap_or(buckets.first) {
-            from if from == beyond => (!closes).then_some(beyond),
-            from => match rows::read_slice(buckets, from, &mut payload) {
-                Ok((buckets, next)) => {
-                    count += buckets;
-                    read = Ok(next.is_none());
-                    Some(next.unwrap_or(beyond))
-                }
-                Err(error) => {
-                    read = Err(error);
-                    Some(from)
-                }
-            },
+        let answer = self.machine.pull(seen, pull, keys_max, |from| {
+            if from.is_none() {
+                // A new copy, and not the first pull of one once more: that must not forget what was written since.
+                begins = true;
+                storage.guard.borrow_mut().begin_copy(buckets);
+            }
+            match from.copied().unwrap_or(buckets.first) {
+                from if from == beyond => (!closes).then_some(beyond),
+                from => match rows::read_slice(buckets, from, &mut payload) {
+                    Ok((buckets, next)) => {
+                        count += buckets;
+                        read = Ok(next.is_none());
+                        Some(next.unwrap_or(beyond))
+                    }
+                    Err(error) => {
+                        read = Err(error);
+                        Some(from)
+                    }
+                },
+            }
         });
+        if begins {
+            (self.is_scanned, self.slices_behind) = (false, 0);
+            self.pending.clear();
+        }
         match read {
             Ok(is_over) => self.is_scanned |= is_over,
             Err(error) => {
@@ -219,18 +252,22 @@ impl Leaving {
             }
         }
         let pulled = match answer {
-            Answer::SendAgain => return Ok(self.latest.clone()),
+            Answer::SendAgain => {
+                log::info!("move {}: the latest slice is sent again", record.id);
+                return Ok(self.latest.clone());
+            }
             Answer::Nothing => return Err(Error::new(Code::Conflict, "the pull is one from long ago")),
             Answer::Send(pulled) => pulled,
         };
         if let Pulled::Slice { changed, .. } = &pulled {
             let changed: BTreeSet<BucketId> = changed.iter().copied().collect();
-            rows::read_buckets(&changed, &mut payload)?;
+            rows::read_buckets(&changed, &mut payload).inspect_err(|_| self.machine.give_up_copy())?;
             count += changed.len();
             self.pending.retain(|bucket| !changed.contains(bucket));
             self.slices_behind += u32::from(self.is_scanned);
         }
-        let reply = encode_answer(&pulled, count, &payload)?;
+        let version = storage.guard.borrow().version();
+        let reply = encode_answer(&pulled, version, count, &payload)?;
         if matches!(pulled, Pulled::Slice { .. }) {
             self.latest.clone_from(&reply);
         }
@@ -238,10 +275,11 @@ impl Leaving {
     }
 }
 
-fn encode_answer(pulled: &Pulled<BucketId>, count: usize, payload: &[u8]) -> Result<Vec<u8>> {
+fn encode_answer(pulled: &Pulled<BucketId>, version: u64, count: usize, payload: &[u8]) -> Result<Vec<u8>> {
     let mut reply = Vec::with_capacity(payload.len() + 256);
-    write_array_len(&mut reply, 2);
+    write_array_len(&mut reply, 3);
     write_bin(&mut reply, &encode(pulled)?);
+    write_uint(&mut reply, version);
     write_array_len(&mut reply, count);
     reply.extend_from_slice(payload);
     Ok(reply)
@@ -257,8 +295,8 @@ pub fn serve_release(node: &'static Node, call: &mut Call<'_>) -> Result<()> {
     let state = node.state();
     let is_released = match find(id) {
         Ok(leaving) => {
-            let it = leaving.borrow();
-            it.machine.may_release(&view(&state, &it.record), finish_index)
+            let seen = view(&state, &leaving.record);
+            leaving.copy.try_borrow().is_ok_and(|copy| copy.machine.may_release(&seen, finish_index))
         }
         // The record is gone, or this master never served the buckets.
         Err(_) => state.index >= finish_index,

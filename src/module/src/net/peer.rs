@@ -48,10 +48,6 @@ impl Peer {
         }))
     }
 
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Whether a connection stands now.
     pub fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
@@ -115,10 +111,12 @@ impl Peer {
             let parked = self.settled.wait(deadline);
             parked.or_error(&format!("a connection to {}", self.address)).map_err(CallError::not_sent)?;
         }
-        match &*self.state.borrow() {
-            State::Up(link) => Ok(Rc::clone(link)),
-            _ => Err(CallError::not_sent(self.why_down())),
+        if let State::Up(link) = &*self.state.borrow() {
+            return Ok(Rc::clone(link));
         }
+        // A caller that tries again at once must not keep the loop from the event that it waits for.
+        fiber::sleep_zero();
+        Err(CallError::not_sent(self.why_down()))
     }
 
     fn why_down(&self) -> Error {
@@ -143,7 +141,7 @@ impl Peer {
                 self.pause_ms.set(PAUSE_MIN_MS);
                 self.state.replace(State::Up(link));
                 self.settled.notify_all();
-                self.shared.tell(&self.address, &LinkEvent::Up);
+                self.shared.tell(&self.address, LinkEvent::Up);
             }
             Err(error) => self.went_down(&error),
         }
@@ -172,10 +170,7 @@ impl Peer {
         self.pause_ms.set((pause_ms * 2).min(PAUSE_MAX_MS));
         self.state.replace(State::Down { retry_after, cause: Some(cause.clone()) });
         self.settled.notify_all();
-        self.shared.tell(
-            &self.address,
-            &if was_up { LinkEvent::Down(cause.clone()) } else { LinkEvent::Failed(cause.clone()) },
-        );
+        self.shared.tell(&self.address, if was_up { LinkEvent::Down } else { LinkEvent::Failed });
     }
 
     /// Breaks the connection and never makes another.

@@ -3,24 +3,24 @@
 use super::expiry::Expiry;
 use super::peer::Peer;
 use crate::host::guard;
-use model::{Error, Result};
+use model::Result;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 /// What happened to a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// It stands.
     Up,
     /// It stood and broke: the other process is likely to have ended.
-    Down(Error),
+    Down,
     /// It could not be made.
-    Failed(Error),
+    Failed,
 }
 
 /// Called in the connection's own fiber; must not yield.
-pub type Listener = Rc<dyn Fn(&str, &LinkEvent)>;
+pub type Listener = Rc<dyn Fn(&str, LinkEvent)>;
 
 /// What all peers of a pool have in common.
 pub(super) struct Shared {
@@ -31,7 +31,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn tell(&self, address: &str, event: &LinkEvent) {
+    pub fn tell(&self, address: &str, event: LinkEvent) {
         let listeners = self.listeners.borrow().clone();
         for listener in listeners {
             // A listener's panic is logged by the hook and concerns no connection.
@@ -70,16 +70,8 @@ impl Pool {
         Ok(peer)
     }
 
-    /// Closes the connection to an address that is no longer used.
-    pub fn forget(&self, address: &str) {
-        let peer = self.peers.borrow_mut().remove(address);
-        if let Some(peer) = peer {
-            peer.close();
-        }
-    }
-
     /// Tells `listener` of every connection that comes or goes from now on.
-    pub fn subscribe(&self, listener: impl Fn(&str, &LinkEvent) + 'static) {
+    pub fn subscribe(&self, listener: impl Fn(&str, LinkEvent) + 'static) {
         self.shared.listeners.borrow_mut().push(Rc::new(listener));
     }
 

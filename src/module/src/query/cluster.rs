@@ -11,6 +11,10 @@ use sql::cluster::{Cluster, Frames, Moment, Operation, QueryKey, RowChange, Scan
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The pause before a statement is tried again, at first and at most.
+const PAUSE_FIRST_MS: u64 = 2;
+const PAUSE_MAX_MS: u64 = 200;
+
 /// This instance's way to the cluster, for worker threads.
 pub struct ModuleCluster;
 
@@ -88,6 +92,16 @@ impl Cluster for ModuleCluster {
             return Err(Error::new(Code::Storage, "the system has no random numbers"));
         }
         Ok(bytes)
+    }
+
+    async fn wait_for_change(&self, attempt: u32, deadline: Instant) -> Result<()> {
+        let pause_ms = (PAUSE_FIRST_MS << attempt.clamp(1, 16)).min(PAUSE_MAX_MS);
+        bridge::on_tx_fiber(move || {
+            let until = Deadline::at(deadline).min(Deadline::after_ms(pause_ms));
+            router::get()?.changed.wait(until);
+            Ok(())
+        })
+        .await
     }
 
     async fn catch_up(&self, deadline: Instant) -> Result<()> {

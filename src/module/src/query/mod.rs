@@ -1,7 +1,7 @@
 //! `picodata.sql` and what other instances ask for it.
 //!
 //! A statement that touches a key or a few is compiled once and runs on the fiber it came in (`point`). Everything else
-//! crosses to the worker threads , which reach the cluster through `cluster`, `scans` and `fragments`.
+//! crosses to the worker threads, which reach the cluster through `cluster`, `scans` and `fragments`.
 
 mod cluster;
 mod fragments;
@@ -30,9 +30,6 @@ use std::time::Duration;
 /// Statements whose compiled form is kept on the tx thread, and the bytes of their texts.
 const STATEMENTS_MAX: usize = 4_096;
 const STATEMENT_BYTES_MAX: usize = 8 << 20;
-/// The pause before a statement is tried again, at first and at most.
-const PAUSE_FIRST_MS: u64 = 2;
-const PAUSE_MAX_MS: u64 = 200;
 /// Memory of all queries of this instance together.
 const POOL_BYTES: usize = 2 << 30;
 
@@ -208,29 +205,13 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
         },
     };
     let (text, params): (Arc<str>, Arc<[Value]>) = (arguments.text.into(), params.into());
-    let mut pause_ms = PAUSE_FIRST_MS;
-    loop {
-        let (text, params, until) = (Arc::clone(&text), Arc::clone(&params), deadline.instant());
-        let answer = bridge::run(deadline, async move {
-            let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
-            let mut out = Vec::new();
-            answer.write(&mut out);
-            Ok(out)
-        });
-        match answer {
-            Err(error) if may_pass(error.code) && !deadline.has_passed() => {
-                // Buckets, masters and connections change with an event; a pause bounds the wait for one that was missed.
-                router::get()?.changed.wait(Deadline::after_ms(pause_ms).min(deadline));
-                pause_ms = (pause_ms * 2).min(PAUSE_MAX_MS);
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Whether a statement that failed so did nothing and may find things different in a moment.
-fn may_pass(code: Code) -> bool {
-    matches!(code, Code::WrongBucket | Code::BucketLocked | Code::NoMaster | Code::Unreachable | Code::SchemaChanged)
+    let until = deadline.instant();
+    bridge::run(deadline, async move {
+        let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
+        let mut out = Vec::new();
+        answer.write(&mut out);
+        Ok(out)
+    })
 }
 
 /// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.

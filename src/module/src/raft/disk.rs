@@ -20,11 +20,11 @@ pub const FENCE_KEY: &str = "fence";
 /// A tuple holds at most 1 MiB by the host's default; a chunk stays well below.
 const CHUNK_BYTES_MAX: usize = 512 << 10;
 
-/// A space: id, name, and the format's (name, type) pairs; the first field is the primary key.
-type LocalSpace = (u32, &'static str, &'static [(&'static str, &'static str)]);
+/// A space of ours: id, name, and the format's (name, type) pairs; the first field is the primary key.
+pub type SpaceSpec = (u32, &'static str, &'static [(&'static str, &'static str)]);
 
 /// What to create for this.
-pub const SPACES: &[LocalSpace] = &[
+pub const SPACES: &[SpaceSpec] = &[
     (LOG, "_pico_raft_log", &[("index", "unsigned"), ("term", "unsigned"), ("entry", "varbinary")]),
     (STATE, "_pico_raft_state", &[("key", "string"), ("value", "varbinary")]),
     (CATALOG, "_pico_catalog", &[("chunk", "unsigned"), ("bytes", "varbinary")]),

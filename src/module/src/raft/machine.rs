@@ -54,8 +54,8 @@ impl Published {
     }
 }
 
-/// What is told of each transaction, after it: the new state and what changed.
-pub type Listener = Box<dyn Fn(&Arc<State>, &[Change])>;
+/// What is told of each transaction that applied something, after it: the new state.
+pub type Listener = Box<dyn Fn(&Arc<State>)>;
 
 pub struct Machine {
     state: State,
@@ -123,8 +123,28 @@ impl Machine {
 
     /// One transaction: the log's rows, and the effects of what is committed. Then the new state is published.
     ///
-    /// Errors: the host's; the machine is then ahead of the disk and must not be used again.
+    /// Errors: the host's, such as `Storage` when the disk is full. Nothing was done then: the same call may be made again.
     pub fn write(
+        &mut self,
+        persist: &Persist,
+        snapshot: Option<&Snapshot>,
+        committed: &[Committed],
+    ) -> Result<Vec<Applied>> {
+        let before = (self.applied, self.snapshot_index);
+        let applied = self.write_all(persist, snapshot, committed).inspect_err(|_| {
+            self.state = State::clone(&self.published.state());
+            (self.applied, self.snapshot_index) = before;
+        })?;
+        if snapshot.is_some() || !committed.is_empty() {
+            let state = Arc::new(self.state.clone());
+            *self.published.state.borrow_mut() = Arc::clone(&state);
+            (self.listener)(&state);
+            self.published.changed.notify_all();
+        }
+        Ok(applied)
+    }
+
+    fn write_all(
         &mut self,
         persist: &Persist,
         snapshot: Option<&Snapshot>,
@@ -135,22 +155,12 @@ impl Machine {
             self.install(snapshot)?;
         }
         disk::write(persist)?;
-        let mut changes = Vec::new();
-        let mut applied = Vec::with_capacity(committed.len());
-        for entry in committed {
-            applied.push(self.apply(entry, &mut changes)?);
-        }
+        let applied = committed.iter().map(|entry| self.apply(entry)).collect::<Result<_>>()?;
         transaction.commit()?;
-        if snapshot.is_some() || !committed.is_empty() {
-            let state = Arc::new(self.state.clone());
-            *self.published.state.borrow_mut() = Arc::clone(&state);
-            (self.listener)(&state, &changes);
-            self.published.changed.notify_all();
-        }
         Ok(applied)
     }
 
-    fn apply(&mut self, entry: &Committed, changes: &mut Vec<Change>) -> Result<Applied> {
+    fn apply(&mut self, entry: &Committed) -> Result<Applied> {
         let position = entry.position;
         self.applied = position.index;
         let Payload::Data { data, .. } = &entry.payload else {
@@ -161,7 +171,11 @@ impl Machine {
         let mut rows = None;
         if let (Outcome::Applied { changes: made, .. }, op) = (&outcome, decoded.op) {
             if let Op::GlobalWrite { table, changes, .. } = op {
-                rows = Some(self.rows.write(&self.state, table, &changes));
+                rows = match self.rows.write(&self.state, table, &changes) {
+                    // A refusal is the same on every instance. Want of memory is not: it must not part them.
+                    Err(error) if error.code == Code::Storage => return Err(error),
+                    result => Some(result),
+                };
             }
             for change in made {
                 if let Change::SchemaCommitted(done) = change
@@ -170,7 +184,6 @@ impl Machine {
                     self.rows.clear(&self.state, done.table)?;
                 }
             }
-            changes.extend(made.iter().cloned());
         }
         Ok(Applied { position, outcome: Some(outcome), rows })
     }

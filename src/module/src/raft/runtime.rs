@@ -3,6 +3,9 @@
 //! Others leave what they want in the inbox and wake it: messages of peers, proposals, reads. It steps the node, writes
 //! what a `Ready` says and applies what is committed in one box transaction, sends the messages before or after as
 //! the node demands, and wakes those who wait for an outcome.
+//!
+//! While the disk takes no writes the node stands still, to its peers a silent one: they elect another leader, and what is
+//! asked of it here is refused. It goes on where it stood with the first write that succeeds.
 
 use crate::host::{Deadline, Event, Parked, clock, fiber};
 use crate::raft::machine::{Applied, Machine};
@@ -23,6 +26,9 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_ENTRIES_MAX: u64 = 10_000;
 /// What peers may leave in the inbox before more of it is dropped; Raft sends again.
 const INBOX_MAX: usize = 10_000;
+/// The pause before a write that the disk did not take is tried again, at first and at most. Nothing tells of space.
+const STALL_FIRST_S: f64 = 0.05;
+const STALL_MAX_S: f64 = 1.0;
 
 /// What other fibers want of the node.
 enum Input {
@@ -82,8 +88,8 @@ pub struct Runtime {
     /// Fires when the leader, the role, the members or the applied index change.
     pub changed: Event,
     applied: Cell<u64>,
-    /// Set when the node can not go on: the reason, for everybody who asks.
-    broken: RefCell<Option<Error>>,
+    /// Set while the node does not go on, for ever or until the disk takes writes: the reason, for everybody who asks.
+    stopped: RefCell<Option<Error>>,
 }
 
 impl Runtime {
@@ -95,7 +101,7 @@ impl Runtime {
             status: RefCell::new(node.status()),
             changed: Event::new()?,
             applied: Cell::new(machine.applied()),
-            broken: RefCell::new(None),
+            stopped: RefCell::new(None),
         });
         let driver = Driver {
             runtime: Rc::clone(&runtime),
@@ -131,16 +137,17 @@ impl Runtime {
 
     /// A message of a peer arrived.
     pub fn step(&self, message: Vec<u8>) {
-        if self.inbox.borrow().len() < INBOX_MAX {
+        if self.inbox.borrow().len() < INBOX_MAX && self.stopped.borrow().is_none() {
             self.push(Input::Message(message));
         }
     }
 
     /// Appends an entry to the log, if this node leads, and waits until it is applied here.
     ///
-    /// Errors: `NoLeader` when it does not lead or lost the entry to another leader: nothing happened. `Unknown` when
-    /// the deadline passed first.
+    /// Errors: `NoLeader` when it does not lead or lost the entry to another leader, `Storage` when its disk takes no writes:
+    /// nothing happened. `Unknown` when the deadline passed first.
     pub fn propose(&self, entry: Vec<u8>, deadline: Deadline) -> Result<Committed> {
+        self.check_running()?;
         let reply = Slot::new()?;
         self.push(Input::Propose { entry, reply: Rc::clone(&reply) });
         self.outcome(&reply, deadline)
@@ -148,6 +155,7 @@ impl Runtime {
 
     /// Changes voters and learners; returns once the change is in the log.
     pub fn change_members(&self, voters: Vec<RaftId>, learners: Vec<RaftId>, deadline: Deadline) -> Result<()> {
+        self.check_running()?;
         let reply = Slot::new()?;
         self.push(Input::Members { voters, learners, reply: Rc::clone(&reply) });
         self.outcome(&reply, deadline)
@@ -155,8 +163,9 @@ impl Runtime {
 
     /// Waits until this instance has applied everything that was committed before the call.
     ///
-    /// Errors: `NoLeader` when no majority answers in time.
+    /// Errors: `NoLeader` when no majority answers in time; `Storage` when this instance's disk takes no writes.
     pub fn catch_up(&self, deadline: Deadline) -> Result<()> {
+        self.check_running()?;
         let reply = Slot::new()?;
         self.push(Input::Read { reply: Rc::clone(&reply) });
         match reply.wait(deadline) {
@@ -197,10 +206,12 @@ impl Runtime {
         self.wakeup.notify_all();
     }
 
+    /// Errors: why the node does not go on.
+    pub fn check_running(&self) -> Result<()> {
+        self.stopped.borrow().as_ref().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     fn outcome<T>(&self, reply: &Slot<T>, deadline: Deadline) -> Result<T> {
-        if let Some(error) = self.broken.borrow().as_ref() {
-            return Err(error.clone());
-        }
         reply.wait(deadline).unwrap_or_else(|| {
             Err(Error::new(
                 Code::Unknown,
@@ -211,9 +222,6 @@ impl Runtime {
     }
 
     fn no_leader(&self) -> Error {
-        if let Some(error) = self.broken.borrow().as_ref() {
-            return error.clone();
-        }
         Error::new(Code::NoLeader, "the cluster has no Raft leader that a majority follows")
             .with_hint("check that most voters run and reach one another: picodata.status()")
     }
@@ -244,14 +252,38 @@ impl Driver {
                 error
             }
         };
-        *self.runtime.broken.borrow_mut() = Some(error.clone());
+        self.refuse(&error);
+    }
+
+    /// The node does not go on: tells everybody who waits or will ask, and that it leads nobody.
+    fn refuse(&mut self, error: &Error) {
+        *self.runtime.stopped.borrow_mut() = Some(error.clone());
         for (_, (_, slot)) in std::mem::take(&mut self.proposals) {
-            slot.set(Err(error.clone()));
+            let message = format!("it is not known whether the change will be made: {}", error.message);
+            slot.set(Err(Error::new(Code::Unknown, message)));
         }
         for (_, slot) in std::mem::take(&mut self.reads) {
             slot.set(Err(error.clone()));
         }
-        self.runtime.changed.notify_all();
+        let inputs = std::mem::take(&mut *self.runtime.inbox.borrow_mut());
+        let kept = inputs.into_iter().filter_map(|input| match input {
+            Input::Message(_) => None,
+            Input::Propose { reply, .. } => {
+                reply.set(Err(error.clone()));
+                None
+            }
+            Input::Members { reply, .. } => {
+                reply.set(Err(error.clone()));
+                None
+            }
+            Input::Read { reply } => {
+                reply.set(Err(error.clone()));
+                None
+            }
+            other => Some(other),
+        });
+        self.runtime.inbox.borrow_mut().extend(kept);
+        self.tell(Status { leader: None, role: Role::Follower, ..self.node.status() });
     }
 
     fn drive(&mut self) -> Result<()> {
@@ -330,13 +362,12 @@ impl Driver {
     }
 
     /// Does what the node wants done, in the order that it demands.
-    fn handle(&mut self, ready: Ready) -> Result<()> {
-        self.send(ready.messages);
+    fn handle(&mut self, mut ready: Ready) -> Result<()> {
+        self.send(std::mem::take(&mut ready.messages));
         if let Some((leader, role, term)) = ready.leadership {
             log::info!("raft: {role:?} in term {term}, the leader is {leader:?}");
         }
-        self.machine.prepare(ready.snapshot.as_ref(), &ready.committed)?;
-        let applied = self.machine.write(&ready.persist, ready.snapshot.as_ref(), &ready.committed)?;
+        let applied = self.write(&ready)?;
         self.node.persisted(ready.number)?;
         self.send(ready.messages_after);
         if let Some(snapshot) = &ready.snapshot {
@@ -354,6 +385,38 @@ impl Driver {
             self.node.provide_snapshot(index, data)?;
         }
         Ok(())
+    }
+
+    /// Writes and applies what a `Ready` says, at once or when the disk takes it.
+    fn write(&mut self, ready: &Ready) -> Result<Vec<Applied>> {
+        let mut pause_s = STALL_FIRST_S;
+        loop {
+            let prepared = self.machine.prepare(ready.snapshot.as_ref(), &ready.committed);
+            let result =
+                prepared.and_then(|()| self.machine.write(&ready.persist, ready.snapshot.as_ref(), &ready.committed));
+            match result {
+                Err(error) if error.code == Code::Storage && !fiber::is_cancelled() => self.stall(&error),
+                result => {
+                    if self.runtime.stopped.take().is_some() {
+                        log::info!("raft: the disk takes writes again");
+                        self.publish();
+                    }
+                    return result;
+                }
+            }
+            fiber::sleep(pause_s);
+            pause_s = (pause_s * 2.0).min(STALL_MAX_S);
+        }
+    }
+
+    /// The disk does not take what has to be written.
+    fn stall(&mut self, cause: &Error) {
+        if self.runtime.stopped.borrow().is_none() {
+            log::error!("raft: stands still until the disk takes writes: {cause}");
+        }
+        let message = format!("this instance can not write the cluster's log: {}", cause.message);
+        let hint = "it goes on by itself when there is room again on the disk of its data_dir, and in memtx_memory";
+        self.refuse(&Error::new(Code::Storage, message).with_hint(hint));
     }
 
     fn send(&self, messages: Vec<Outgoing>) {
@@ -374,7 +437,10 @@ impl Driver {
     }
 
     fn publish(&mut self) {
-        let status = self.node.status();
+        self.tell(self.node.status());
+    }
+
+    fn tell(&self, status: Status) {
         let changed = *self.runtime.status.borrow() != status;
         if changed {
             *self.runtime.status.borrow_mut() = status;
@@ -392,7 +458,15 @@ impl Driver {
         if !is_due {
             return Ok(());
         }
-        self.snapshot_index = self.machine.write_snapshot()?;
+        match self.machine.write_snapshot() {
+            Ok(index) => self.snapshot_index = index,
+            // A longer log does no harm; the next entries try again.
+            Err(error) if error.code == Code::Storage => {
+                log::warn!("raft: the log is not compacted: {error}");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
         self.node.compact(self.snapshot_index)
     }
 }

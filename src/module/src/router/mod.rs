@@ -222,6 +222,15 @@ pub fn install(state: &State, me: &InstanceName, is_writable: bool, pool: &Pool)
     Ok(())
 }
 
+/// A connection to another instance stands: what waited for it can go on.
+pub fn connected() {
+    ROUTER.with(|cell| {
+        if let Some(router) = cell.get() {
+            router.changed.notify_all();
+        }
+    });
+}
+
 impl Router {
     /// The present snapshot. A holder keeps its version while the catalog goes on.
     pub fn snapshot(&self) -> Rc<Snapshot> {

@@ -1,4 +1,4 @@
--- What only Lua can do on this host: box.cfg, users and privileges, the local spaces. Called by the start room, in
+-- What only Lua can do on this host: box.cfg, users and privileges, our own spaces. Called by the start room, in
 -- this order: `configure`, then on a writable instance `create`.
 
 local setup = {}
@@ -20,9 +20,9 @@ local function create_function(name, user)
     end
 end
 
---- Makes users, functions and local spaces where they are missing. Runs on a writable instance; replicas receive
+--- Makes users, functions and our own spaces where they are missing. Runs on a writable instance; replicas receive
 --- the result. `spec`: secret, admin_password or nil, functions = {{name=, peer=}, ...},
---- spaces = {{id=, name=, format=, parts=}, ...}.
+--- spaces = {{id=, name=, is_local=, format=, parts=}, ...}.
 function setup.create(spec)
     box.begin()
     box.schema.user.create(SERVICE_USER, {if_not_exists = true})
@@ -41,7 +41,8 @@ function setup.create(spec)
     end
     for _, space in ipairs(spec.spaces) do
         if box.space[space.name] == nil then
-            local made = box.schema.space.create(space.name, {id = space.id, is_local = true, format = space.format})
+            local options = {id = space.id, is_local = space.is_local, format = space.format}
+            local made = box.schema.space.create(space.name, options)
             made:create_index('primary', {parts = space.parts})
         end
     end

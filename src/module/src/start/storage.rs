@@ -5,6 +5,7 @@ use crate::host::door;
 use crate::net::SERVICE_USER;
 use crate::node::Me;
 use crate::raft::disk;
+use crate::storage::truncation;
 use boot::config::WalMode;
 use boot::{Address, Config};
 use model::msgpack::*;
@@ -71,7 +72,7 @@ pub fn set_read_only(read_only: bool) -> Result<()> {
     call("configure", &options.finish())
 }
 
-/// Makes users, functions and local spaces that are missing; on a writable instance.
+/// Makes users, functions and spaces of ours that are missing; on a writable instance.
 pub fn create(config: &Config) -> Result<()> {
     let mut spec = Vec::new();
     let password = config.admin_password.as_deref();
@@ -93,9 +94,12 @@ pub fn create(config: &Config) -> Result<()> {
         write_bool(&mut spec, name.starts_with("picodata.peer."));
     }
     write_str(&mut spec, "spaces");
-    write_array_len(&mut spec, disk::SPACES.len());
-    for (id, name, fields) in disk::SPACES {
-        write_map_len(&mut spec, 4);
+    let spaces = disk::SPACES.iter().map(|space| (space, true)).chain([(&truncation::SPACE, false)]);
+    write_array_len(&mut spec, disk::SPACES.len() + 1);
+    for ((id, name, fields), is_local) in spaces {
+        write_map_len(&mut spec, 5);
+        write_str(&mut spec, "is_local");
+        write_bool(&mut spec, is_local);
         write_str(&mut spec, "id");
         write_uint(&mut spec, (*id).into());
         write_str(&mut spec, "name");

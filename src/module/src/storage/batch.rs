@@ -60,7 +60,7 @@ fn write_answers(storage: &'static Storage, mut answers: Answers, out: &mut Vec<
 impl Storage {
     /// Runs operations as one transaction, except those on tables that yield, which are handed back.
     pub fn run(&'static self, operations: &[&[u8]]) -> Answers {
-        let tables = self.tables();
+        let tables = self.served();
         let answers = Batch::new(BoxStore::default(), &*tables, &self.guard).run(operations);
         self.quiet.notify_all();
         answers
@@ -68,7 +68,7 @@ impl Storage {
 
     /// Runs one operation in a transaction of its own and answers it.
     pub fn run_one(&'static self, operation: &[u8]) -> Vec<u8> {
-        let tables = self.tables();
+        let tables = self.served();
         let mut answer = Vec::new();
         Batch::new(BoxStore::default(), &*tables, &self.guard).run_alone(operation, &mut answer);
         self.quiet.notify_all();

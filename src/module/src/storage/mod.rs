@@ -13,9 +13,10 @@ pub mod scan;
 pub mod select;
 pub mod spaces;
 mod store;
+pub mod truncation;
 
 use crate::host::{Deadline, Event};
-use catalog::{Move, MoveId, State};
+use catalog::{Move, MoveId, SchemaId, State};
 use crud::batch::Tables;
 use crud::{BucketGuard, BucketState, Layout};
 use foldhash::HashMap;
@@ -27,6 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use store::{BoxStore, BoxWalk};
+use truncation::Truncations;
 
 /// The tables of one catalog version, ready for use.
 #[derive(Debug, Default)]
@@ -52,6 +54,13 @@ impl TableSet {
         });
         TableSet { by_id: layouts.map(|layout| (layout.table.id, layout)).collect() }
     }
+
+    /// The same without the sharded tables that are to be truncated.
+    fn without(&self, due: &[(TableId, SchemaId)]) -> TableSet {
+        let stays =
+            |layout: &&Arc<Layout>| !layout.is_sharded() || due.iter().all(|(table, _)| *table != layout.table.id);
+        TableSet { by_id: self.iter().filter(stays).map(|layout| (layout.table.id, Arc::clone(layout))).collect() }
+    }
 }
 
 impl Tables for TableSet {
@@ -64,6 +73,10 @@ impl Tables for TableSet {
 pub struct Storage {
     pub guard: RefCell<BucketGuard>,
     tables: RefCell<Rc<TableSet>>,
+    /// Those of them whose rows may be read and written.
+    served: RefCell<Rc<TableSet>>,
+    /// What is known of truncations beside the rows.
+    pub truncations: Truncations,
     /// Moves out of here whose buckets take no more writes.
     closed: RefCell<HashSet<MoveId>>,
     /// Finished moves to here whose source has said that it serves the buckets no more.
@@ -88,6 +101,8 @@ pub fn get() -> Result<&'static Storage> {
             let storage: &'static Storage = Box::leak(Box::new(Storage {
                 guard: RefCell::new(BucketGuard::new("")),
                 tables: RefCell::default(),
+                served: RefCell::default(),
+                truncations: Truncations::default(),
                 closed: RefCell::default(),
                 released: RefCell::default(),
                 has_strays: Cell::new(false),
@@ -104,6 +119,16 @@ impl Storage {
         Rc::clone(&self.tables.borrow())
     }
 
+    /// The tables whose rows may be read and written: all but those that wait for a truncation.
+    fn served(&self) -> Rc<TableSet> {
+        Rc::clone(&self.served.borrow())
+    }
+
+    /// Whether no table waits for a truncation.
+    fn serves_all(&self) -> bool {
+        Rc::ptr_eq(&self.tables.borrow(), &self.served.borrow())
+    }
+
     /// Whether rows may be here that are not served.
     pub fn has_strays(&self) -> bool {
         self.has_strays.get()
@@ -111,8 +136,11 @@ impl Storage {
 
     /// Takes over what the catalog says. `is_writable`: box takes writes here and the lease holds.
     pub fn install(&self, state: &State, me: &InstanceName, is_writable: bool) {
-        let tables = TableSet::of(state, &self.tables.borrow());
-        *self.tables.borrow_mut() = Rc::new(tables);
+        let tables = Rc::new(TableSet::of(state, &self.tables.borrow()));
+        let due = self.truncations.due(state);
+        let served = if due.is_empty() { Rc::clone(&tables) } else { Rc::new(tables.without(&due)) };
+        *self.tables.borrow_mut() = tables;
+        *self.served.borrow_mut() = served;
         let Some(instance) = state.topology.instances.get(me) else { return };
         let replicaset = state.topology.replicasets.get(&instance.replicaset);
         let is_master = is_writable && replicaset.is_some_and(|r| r.master.as_ref() == Some(me));

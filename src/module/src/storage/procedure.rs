@@ -67,8 +67,12 @@ pub fn answer(args: &[u8]) -> Result<Vec<u8>> {
 impl Storage {
     /// Runs a function while this instance owns the bucket; a function that writes keeps the bucket from moving.
     ///
-    /// Errors: `NoMaster`, `WrongBucket`, `BucketLocked`, and those of `run`.
+    /// Errors: `NoMaster`, `WrongBucket`, `BucketLocked`, `NotReady`, and those of `run`.
     pub fn run_procedure(&'static self, bucket: BucketId, is_write: bool, name: &str, args: &[u8]) -> Result<Vec<u8>> {
+        // Which tables a function uses is not known.
+        if !self.serves_all() {
+            return Err(Error::new(Code::NotReady, "a table of this instance is being emptied"));
+        }
         if !is_write {
             self.guard.borrow().check_read(bucket, false)?;
             return run(name, args);

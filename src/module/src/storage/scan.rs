@@ -74,7 +74,7 @@ impl Storage {
 
     /// The table as this instance has it, if it is the definition that a statement was planned on.
     fn check_definition(&self, table: &Table) -> Result<Arc<Layout>> {
-        match self.tables().get(table.id) {
+        match self.served().get(table.id) {
             Some(layout) if layout.table.version == table.version => Ok(Arc::clone(layout)),
             Some(_) => {
                 let message = format!("table \"{}\" was changed while the statement ran", table.name);

@@ -36,13 +36,14 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
 }
 
 fn no_such_table() -> Error {
-    Error::new(Code::SchemaChanged, "the table is not on this instance: it was dropped, or is not here yet")
+    let message = "the table is not on this instance: it was dropped, is not here yet, or is being emptied";
+    Error::new(Code::SchemaChanged, message)
 }
 
 impl Storage {
     /// Finds rows in these buckets (sorted; of no meaning for a global table). May yield.
     ///
-    /// Errors: `NoMaster`, `WrongBucket`, `LimitExceeded`, `Cancelled`, and what the host says.
+    /// Errors: `NoMaster`, `WrongBucket`, `SchemaChanged`, `LimitExceeded`, `Cancelled`, and what the host says.
     pub fn select(
         &'static self,
         layout: &Layout,
@@ -50,6 +51,7 @@ impl Storage {
         buckets: &[BucketRange],
         count_only: bool,
     ) -> Result<Found> {
+        self.served().get(layout.table.id).ok_or_else(no_such_table)?;
         let _reading = if layout.is_sharded() { Some(self.begin_scan(buckets)?) } else { None };
         if count_only && self.is_whole(layout, selection, buckets) {
             let count = Space(layout.table.id).len(0)? as u64;

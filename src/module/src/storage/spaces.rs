@@ -3,6 +3,7 @@
 //!
 //! Space ids are table ids, index ids those of the catalog. A sharded table's first field is the bucket.
 
+use super::truncation;
 use crate::host::{IteratorKind, Space, Transaction};
 use crud::compare::field_of;
 use crud::selection::PRIMARY_INDEX_NAME;
@@ -125,16 +126,9 @@ pub fn drop_space(table: TableId) -> Result<()> {
         INDEX.delete(0, &key(&[table.into(), index.into()]))?;
     }
     TRUNCATE.delete(0, &key(&[table.into()]))?;
+    truncation::forget(table)?;
     SPACE.delete(0, &key(&[table.into()]))?;
     transaction.commit()
-}
-
-/// Deletes all rows of a space.
-///
-/// Errors: what the host says.
-pub fn truncate(table: TableId) -> Result<()> {
-    super::moments::lose(Some(table));
-    Space(table).truncate()
 }
 
 fn find_space(table: TableId) -> Result<Option<Vec<u8>>> {

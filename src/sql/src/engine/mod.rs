@@ -53,13 +53,10 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Planning needs a megabyte of stack and more.
 pub const STACK_BYTES: usize = 8 << 20;
-/// How often a query is begun when buckets change hands under it, and the first pause in between.
-const ATTEMPTS_MAX: u32 = 4;
-const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Plans and runs queries and fragments. One an instance; share it behind an `Arc`.
 pub struct Engine {
@@ -151,7 +148,7 @@ impl Engine {
     /// Runs a query. Dropping the future cancels it everywhere.
     pub async fn query(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<QueryOutput> {
         let limits = input.limits;
-        guarded(limits.deadline, self.run(cluster, input, false).map(|run| run.map(|(output, _)| output))).await
+        guarded(limits.deadline, self.run(cluster, &input, false).map(|run| run.map(|(output, _)| output))).await
     }
 
     /// Describes the plan of a query. Its scalar subqueries do run, since the plan depends on their values.
@@ -170,7 +167,7 @@ impl Engine {
     pub async fn explain_analyze(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<Vec<String>> {
         let (limits, began) = (input.limits, Instant::now());
         let analyze = async {
-            let (output, plan) = self.run(cluster, input, true).await?;
+            let (output, plan) = self.run(cluster, &input, true).await?;
             Ok(explain::analyzed_lines(&plan, output.row_count(), began.elapsed()))
         };
         guarded(limits.deadline, analyze).await
@@ -200,29 +197,8 @@ impl Engine {
         Running { site: Arc::new(site), limits, tables: Vec::new(), shared: OnceLock::new() }
     }
 
-    /// Runs a query; again, on a newer catalog, when buckets or tables changed under it. No row has left by then.
+    /// Runs a query once. When buckets or tables changed under it, whoever asked may ask again: no row has left.
     async fn run(
-        &self,
-        cluster: Arc<dyn Cluster>,
-        input: QueryInput,
-        analyze: bool,
-    ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.run_once(cluster.clone(), &input, analyze).await {
-                Err(error) if matches!(error.code, Code::WrongBucket | Code::SchemaChanged) => error,
-                result => return result,
-            };
-            if attempt == ATTEMPTS_MAX {
-                return Err(error);
-            }
-            cluster.catch_up(input.limits.deadline).await?;
-            tokio::time::sleep(RETRY_PAUSE * attempt).await;
-            attempt += 1;
-        }
-    }
-
-    async fn run_once(
         &self,
         cluster: Arc<dyn Cluster>,
         input: &QueryInput,

@@ -130,8 +130,9 @@ impl Executor {
         Self { engine, limits, cache: Mutex::new(cache) }
     }
 
-    /// Carries out one statement. A name that is not known here is looked up once more when this instance has caught up
-    /// with the cluster.
+    /// Carries out one statement. This is the one place where statements are tried again: when a name is not known here,
+    /// once, after this instance has caught up with the cluster; when buckets, masters, connections or tables changed under
+    /// it, so that nothing of it was done, until its deadline.
     ///
     /// Errors: everything that a statement can meet; see docs/sql.md.
     pub async fn execute(
@@ -146,12 +147,21 @@ impl Executor {
             return Err(wrong_count(parsed.params_count, params.len()));
         }
         let run = Execution { executor: self, cluster, text, params, deadline, began_writing: AtomicBool::new(false) };
-        match run.statement(&parsed.statement).await {
-            Err(error) if is_about_names(error.code) && !run.began_writing.load(Ordering::Relaxed) => {
-                cluster.catch_up(deadline).await?;
-                run.statement(&parsed.statement).await
+        let (mut attempt, mut has_caught_up) = (0, false);
+        loop {
+            match run.statement(&parsed.statement).await {
+                Err(error) if may_pass(error.code) && Instant::now() < deadline => {
+                    attempt += 1;
+                    cluster.wait_for_change(attempt, deadline).await?;
+                }
+                Err(error)
+                    if is_about_names(error.code) && !has_caught_up && !run.began_writing.load(Ordering::Relaxed) =>
+                {
+                    has_caught_up = true;
+                    cluster.catch_up(deadline).await?;
+                }
+                result => return result,
             }
-            result => result,
         }
     }
 
@@ -164,6 +174,11 @@ impl Executor {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(text, 0, parsed.clone());
         Ok(parsed)
     }
+}
+
+/// Whether a statement that failed so did nothing and may find things different in a moment.
+fn may_pass(code: Code) -> bool {
+    matches!(code, Code::WrongBucket | Code::BucketLocked | Code::NoMaster | Code::Unreachable | Code::SchemaChanged)
 }
 
 fn is_about_names(code: Code) -> bool {

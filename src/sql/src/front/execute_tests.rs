@@ -81,6 +81,10 @@ impl Session {
         self.script.answers.lock().unwrap().push_back(Ok(rows));
     }
 
+    fn fail(&self, code: Code) {
+        self.script.answers.lock().unwrap().push_back(Err(Error::new(code, "on purpose")));
+    }
+
     fn run(&self, text: &str, params: &[Value]) -> Result<Answer> {
         block_on(self.executor.execute(&self.cluster, text, params, Instant::now() + Duration::from_secs(60)))
     }
@@ -196,11 +200,31 @@ fn results_are_bounded_and_names_are_looked_up_twice() {
     session.answer(vec![integers(&[1]), integers(&[2]), integers(&[3])]);
     assert_eq!(session.fails("SELECT a FROM u").code, Code::LimitExceeded);
     session.asked();
-    session.script.answers.lock().unwrap().push_back(Err(Error::new(Code::NoSuchTable, "not yet here")));
+    session.fail(Code::NoSuchTable);
     session.answer(vec![integers(&[1])]);
     let Answer::Rows(set) = session.ok("SELECT a FROM u") else { panic!() };
     assert_eq!((set.count, set.rows), (1, vec![0x91, 1]));
     assert_eq!(session.asked().len(), 2);
+}
+
+#[test]
+fn what_did_nothing_is_begun_again_until_the_deadline() {
+    let session = Session::new();
+    for code in [Code::WrongBucket, Code::BucketLocked, Code::NoMaster, Code::Unreachable, Code::SchemaChanged] {
+        session.fail(code);
+    }
+    session.answer(vec![integers(&[1])]);
+    assert!(matches!(session.ok("SELECT a FROM u"), Answer::Rows(_)));
+    assert_eq!(session.asked().len(), 6);
+    for code in [Code::Unknown, Code::Timeout, Code::LimitExceeded, Code::Storage] {
+        session.fail(code);
+        assert_eq!(session.fails("SELECT a FROM u").code, code);
+        assert_eq!(session.asked().len(), 1, "{code:?}");
+    }
+    session.fail(Code::NoMaster);
+    let late = block_on(session.executor.execute(&session.cluster, "SELECT a FROM u", &[], Instant::now()));
+    assert_eq!(late.expect_err("no time is left").code, Code::NoMaster);
+    assert_eq!(session.asked().len(), 1);
 }
 
 #[test]

@@ -317,6 +317,10 @@ impl Cluster for MemoryNode {
     async fn catch_up(&self, _deadline: Instant) -> Result<()> {
         Ok(())
     }
+
+    async fn wait_for_change(&self, _attempt: u32, _deadline: Instant) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct MemoryScan {

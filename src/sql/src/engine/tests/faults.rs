@@ -16,7 +16,6 @@ enum Fault {
     BreaksOff,
     Nonsense,
     Refuses,
-    RefusesOnce,
     BreaksOffLate,
 }
 
@@ -26,7 +25,6 @@ struct Faulty {
     fault: Fault,
     open: Arc<AtomicUsize>,
     waiting: Arc<Notify>,
-    asked: AtomicUsize,
 }
 
 /// Frames that count themselves.
@@ -58,7 +56,7 @@ impl Frames for FaultyFrames {
             (Fault::Nonsense, _) => Ok(Some(vec![1; 40])),
             (Fault::BreaksOffLate, Some(inner)) if self.taken == 1 => inner.next().await,
             (Fault::BreaksOffLate, _) => Ok(None),
-            (Fault::Refuses | Fault::RefusesOnce, _) => Err(Error::new(Code::WrongBucket, "the bucket moved")),
+            (Fault::Refuses, _) => Err(Error::new(Code::WrongBucket, "the bucket moved")),
         }
     }
 }
@@ -78,9 +76,6 @@ impl Cluster for Faulty {
     }
 
     async fn fragment(&self, to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
-        if matches!(self.fault, Fault::RefusesOnce) && self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
-            return self.inner.fragment(to, request, deadline).await;
-        }
         let inner = match self.fault {
             Fault::BreaksOffLate => Some(self.inner.fragment(to, request, deadline).await?),
             _ => None,
@@ -101,6 +96,10 @@ impl Cluster for Faulty {
     async fn catch_up(&self, deadline: Instant) -> Result<()> {
         self.inner.catch_up(deadline).await
     }
+
+    async fn wait_for_change(&self, attempt: u32, deadline: Instant) -> Result<()> {
+        self.inner.wait_for_change(attempt, deadline).await
+    }
 }
 
 struct Scene {
@@ -114,8 +113,7 @@ fn scene(fault: Fault) -> Scene {
     let fixture = Fixture::filled(2);
     let (open, waiting) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let inner = fixture.cluster.node(0);
-    let cluster =
-        Arc::new(Faulty { inner, fault, open: open.clone(), waiting: waiting.clone(), asked: AtomicUsize::new(0) });
+    let cluster = Arc::new(Faulty { inner, fault, open: open.clone(), waiting: waiting.clone() });
     Scene { fixture, cluster, open, waiting }
 }
 
@@ -187,13 +185,6 @@ fn what_breaks_is_an_error_not_fewer_rows() {
 }
 
 #[test]
-fn a_bucket_that_moved_is_looked_for_again() {
-    let scene = scene(Fault::RefusesOnce);
-    assert_eq!(scene.run(ALL, LONG).unwrap(), 240);
-    scene.assert_closed();
-}
-
-#[test]
 fn a_fragment_of_another_schema_is_refused() {
     let fixture = Fixture::filled(2);
     let other = Fixture::new(2);
@@ -223,6 +214,9 @@ fn a_fragment_of_another_schema_is_refused() {
             Ok(())
         }
         async fn catch_up(&self, _: Instant) -> Result<()> {
+            Ok(())
+        }
+        async fn wait_for_change(&self, _: u32, _: Instant) -> Result<()> {
             Ok(())
         }
     }

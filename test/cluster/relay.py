@@ -1,0 +1,68 @@
+"""A relay in front of an instance that breaks connections while answers pass, so that they are lost."""
+
+import contextlib
+import random
+import socket
+import threading
+
+import ports
+
+CHUNK_BYTES = 1 << 16
+
+
+class Relay:
+    """Listens on `address` and passes everything on to an instance's port. While `losing` is set, a connection is
+    broken each time that some hundreds of kilobytes, as the dice say, have been answered over all connections."""
+
+    def __init__(self, port, seed):
+        self.port, self.rng = port, random.Random(seed)
+        self.losing, self.broken = False, 0
+        self._left = self._next()
+        self._lock = threading.Lock()
+        listener = ports.take()
+        self.address = f"127.0.0.1:{listener}"
+        self._listener = socket.create_server(("127.0.0.1", listener))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _next(self):
+        return self.rng.randrange(150_000, 800_000)
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                client.close()
+                continue
+            for source, target, answers in [(client, server, False), (server, client, True)]:
+                threading.Thread(target=self._pass_on, args=(source, target, answers), daemon=True).start()
+
+    def _pass_on(self, source, target, answers):
+        try:
+            while data := source.recv(CHUNK_BYTES):
+                if answers and self._is_lost(len(data)):
+                    break
+                target.sendall(data)
+        except OSError:
+            pass
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _is_lost(self, size):
+        with self._lock:
+            if not self.losing:
+                return False
+            self._left -= size
+            if self._left > 0:
+                return False
+            self._left = self._next()
+            self.broken += 1
+            return True
+
+    def close(self):
+        self._listener.close()

@@ -30,7 +30,7 @@ LUA_FILES := $(notdir $(wildcard $(ROOT)/lua/picodata/*.lua))
 export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
-.PHONY: help deps build install env run stop test test-unit test-cluster verify fix bench clean
+.PHONY: help deps build install env run stop test test-unit test-cluster verify fix bench chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(ROOT)/Makefile | expand -t 22
@@ -91,6 +91,15 @@ fix: ## format, and apply the lints that can be applied
 bench: build ## measure, and write build/bench.md
 	cd $(ROOT) && cargo build --release --workspace --bins
 	cd $(ROOT)/test/cluster && $(PYTHON) -m bench --out $(BUILD)/bench.md
+
+# How long `make chaos` goes on.
+MINUTES ?= 10
+# More words for it, such as CHAOS='--seed 4711'.
+CHAOS ?=
+
+chaos: build ## faults under load for MINUTES, judged; then how long writes take to go on after a fault
+	cd $(ROOT)/test/cluster && $(PYTHON) -m chaos --minutes $(MINUTES) $(CHAOS)
+	cd $(ROOT)/test/cluster && $(PYTHON) -m recovery
 
 clean: ## remove what was built and what the demo wrote; not cargo's target folder
 	rm -rf $(BUILD) $(ROOT)/.run

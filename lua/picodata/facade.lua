@@ -43,6 +43,7 @@ local FUNCTIONS = {
     {'call', "table, key, 'read'|'write', fn, args[, opts]", 'runs a stored function where the key lives'},
     {'bucket_id', 'table, key', 'the bucket of a primary key'},
     {'expel', 'name', 'removes an instance from the cluster for good'},
+    {'switchover', 'replicaset[, instance]', 'the master hands over to another member in sync; answers who is master'},
     {'set_weight', 'replicaset, weight', 'sets how large a share of the buckets a replicaset takes'},
     {'set_setting', 'name, value', 'changes a setting of the cluster; nil resets it'},
 }

@@ -83,15 +83,17 @@ def wait_until(condition, what, timeout_s=WAIT_S):
 
 
 class Instance:
-    """One process. `config` holds the options of `picodata.start`."""
+    """One process. `config` holds the options of `picodata.start`; `prefix` are words before the command."""
 
-    def __init__(self, folder, **config):
+    def __init__(self, folder, prefix=(), **config):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = int(config["listen"].rsplit(":", 1)[1]) if "listen" in config else ports.take()
+        listen = config.get("listen") or f"127.0.0.1:{ports.take()}"
+        self.host, self.port = listen.rsplit(":", 1)[0], int(listen.rsplit(":", 1)[1])
+        self.prefix = list(prefix)
         self.config = {
             "data_dir": str(self.folder / "data"),
-            "listen": f"127.0.0.1:{self.port}",
+            "listen": listen,
             "admin_password": PASSWORD,
             "cluster_secret": PASSWORD,
             "memtx_memory": 128 << 20,
@@ -110,7 +112,7 @@ class Instance:
         script.write_text(START.format(lua(self.config)))
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                ["tarantool", str(script)],
+                [*self.prefix, "tarantool", str(script)],
                 cwd=self.folder,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -126,7 +128,7 @@ class Instance:
     def is_listening(self):
         """Whether somebody takes connections at the instance's address."""
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def stop(self, timeout_s=WAIT_S):
         """Asks the process to end and waits for it."""
@@ -158,7 +160,7 @@ class Instance:
     def connect(self, user="admin", password=PASSWORD, timeout_s=10):
         """A connection of the caller's own."""
         return tarantool.Connection(
-            "127.0.0.1",
+            self.host,
             self.port,
             user=user,
             password=password,
@@ -214,16 +216,16 @@ class Instance:
 
 
 class Cluster:
-    """Instances i1, i2, ... that name one another as peers."""
+    """Instances i1, i2, ... that name one another as peers; each on a host of its own when there is a `network`."""
 
-    def __init__(self, folder, size, replication_factor=1, **config):
+    def __init__(self, folder, size, replication_factor=1, network=None, **config):
         self.folder = pathlib.Path(folder)
         self.config = {"cluster": "test", "replication_factor": replication_factor, **config}
         self.instances = []
-        taken = [ports.take() for _ in range(size)]
-        self.peers = [f"127.0.0.1:{port}" for port in taken]
-        for port in taken:
-            self.add(listen=f"127.0.0.1:{port}")
+        hosts = [network.address(i) if network else "127.0.0.1" for i in range(size)]
+        self.peers = [f"{host}:{3301 if network else ports.take()}" for host in hosts]
+        for i, listen in enumerate(self.peers):
+            self.add(listen=listen, prefix=network.prefix(i) if network else ())
 
     def __getitem__(self, index):
         return self.instances[index]

@@ -2,9 +2,11 @@
 //!
 //! It is written before the instance asks to join, so that an attempt that broke off goes on under the same uuid.
 
+use crate::address::Address;
 use crate::config::Config;
 use model::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The file's name inside the data folder.
 pub const FILE_NAME: &str = "picodata.identity";
@@ -14,8 +16,25 @@ pub const FILE_NAME: &str = "picodata.identity";
 pub enum Stage {
     /// Asking to join: nothing in the folder is worth keeping.
     Joining,
+    /// A member that has thrown its data away and asks for its place again: nothing in the folder is worth keeping, and
+    /// a cluster is never founded from here.
+    Rejoining {
+        cluster_id: String,
+        /// The UUID of the data that is gone.
+        replaces: String,
+        /// Where the other members were last.
+        members: BTreeSet<Address>,
+    },
     /// A member. Raft's number and the replicaset are fixed from here on.
-    Member { cluster_id: String, raft_id: u64, replicaset_uuid: String, bootstrap: bool },
+    Member {
+        cluster_id: String,
+        raft_id: u64,
+        replicaset_uuid: String,
+        bootstrap: bool,
+        /// The master term of the replicaset when its master was named as the one to copy.
+        #[serde(default)]
+        joined_in: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +74,13 @@ impl Identity {
         Ok(identity)
     }
 
+    /// The identity of this member once it has thrown its data away.
+    pub fn anew(&self, instance_uuid: String, cluster_id: &str, members: BTreeSet<Address>) -> Self {
+        let replaces = self.instance_uuid.clone();
+        let stage = Stage::Rejoining { cluster_id: cluster_id.to_owned(), replaces, members };
+        Self { instance_uuid, stage, ..self.clone() }
+    }
+
     /// Refuses to run an instance on the data of another. Errors: `Config`, `ForeignCluster`.
     pub fn check(&self, config: &Config) -> Result<()> {
         if self.name != config.name {
@@ -82,8 +108,13 @@ mod tests {
         let options = [&[0x81, 0xa4][..], b"name", &[0xa2], b"i1"].concat();
         let config = Config::read(&options, 1).unwrap();
         let mut identity = Identity::new(&config, "u".into());
-        identity.stage =
-            Stage::Member { cluster_id: "c".into(), raft_id: 3, replicaset_uuid: "r".into(), bootstrap: true };
+        identity.stage = Stage::Member {
+            cluster_id: "c".into(),
+            raft_id: 3,
+            replicaset_uuid: "r".into(),
+            bootstrap: true,
+            joined_in: 2,
+        };
         let back = Identity::from_bytes(&identity.to_bytes().unwrap()).unwrap();
         assert_eq!(back, identity);
         assert!(back.check(&config).is_ok());

@@ -99,7 +99,7 @@ impl State {
             Op::Bootstrap { cluster, id, instance, tier, settings } => {
                 self.bootstrap((cluster, id), instance, tier, settings, version)
             }
-            Op::Join { instance, tier } => self.join(instance, tier, version),
+            Op::Join { instance, tier, replaces } => self.join(instance, tier, replaces.as_deref(), version),
             Op::SetInstanceState { instance, incarnation, state } => {
                 self.set_instance_state(instance, *incarnation, *state, version)
             }
@@ -107,8 +107,13 @@ impl State {
                 self.update_address(instance, *incarnation, address, version)
             }
             Op::Expel { instance } => self.expel(instance, version),
-            Op::SetMaster { replicaset, term, master } => self.set_master(replicaset, *term, master.as_ref(), version),
-            Op::SetInSync { replicaset, term, in_sync } => self.set_in_sync(replicaset, *term, in_sync, version),
+            Op::SetMaster { replicaset, term, master, kept } => {
+                self.set_master(replicaset, *term, (master.as_ref(), kept.as_ref()), version)
+            }
+            Op::SetInSync { replicaset, term, in_sync, promised } => {
+                self.set_in_sync(replicaset, *term, (in_sync, promised), version)
+            }
+            Op::HandOver { replicaset, to } => self.hand_over(replicaset, to, version),
             Op::SetWeight { replicaset, weight } => self.set_weight(replicaset, *weight, version),
             Op::AddTier { tier } => self.add_tier(tier, version),
             Op::PutSetting { name, value } => self.put_setting(name, value, version),

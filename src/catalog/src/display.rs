@@ -9,19 +9,26 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Bootstrap { cluster, instance, .. } => write!(f, "bootstrap cluster {cluster} with {}", instance.name),
-            Op::Join { instance, tier } => write!(f, "{} joins tier {tier} from {}", instance.name, instance.address),
+            Op::Join { instance, tier, replaces: None } => {
+                write!(f, "{} joins tier {tier} from {}", instance.name, instance.address)
+            }
+            Op::Join { instance, tier, replaces: Some(_) } => {
+                write!(f, "{} joins tier {tier} anew from {}", instance.name, instance.address)
+            }
             Op::SetInstanceState { instance, incarnation, state } => {
                 write!(f, "{instance} is {} in incarnation {incarnation}", state.name())
             }
             Op::UpdateAddress { instance, address, .. } => write!(f, "{instance} is at {address}"),
             Op::Expel { instance } => write!(f, "expel {instance}"),
-            Op::SetMaster { replicaset, term, master: Some(master) } => {
-                write!(f, "{replicaset} has master {master} in term {term}")
+            Op::SetMaster { replicaset, term, master: Some(master), kept } => {
+                write!(f, "{replicaset} has master {master} in term {term}")?;
+                kept.as_ref().map_or(Ok(()), |kept| write!(f, " with {}", kept.clock))
             }
-            Op::SetMaster { replicaset, term, master: None } => {
+            Op::SetMaster { replicaset, term, master: None, .. } => {
                 write!(f, "{replicaset} begins term {term} without a master")
             }
             Op::SetInSync { replicaset, in_sync, .. } => write!(f, "{replicaset} has in sync: {}", list(in_sync)),
+            Op::HandOver { replicaset, to } => write!(f, "{replicaset} is to be handed over to {to}"),
             Op::SetWeight { replicaset, weight } => write!(f, "{replicaset} weighs {weight}"),
             Op::AddTier { tier } => write!(f, "add tier {}", tier.name),
             Op::PutSetting { name, value } => write!(f, "set {name} to {value}"),

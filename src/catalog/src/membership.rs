@@ -8,6 +8,7 @@ use crate::topology::{
     Tier, TierSpec, Topology, WEIGHT_DEFAULT, WEIGHT_MAX,
 };
 use model::{Code, Error, InstanceName, ReplicasetName, Result, TierName, Value, value};
+use replication::History;
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -50,13 +51,25 @@ impl State {
         Ok(changes)
     }
 
-    pub(crate) fn join(&mut self, newcomer: &Newcomer, tier: &TierName, version: u64) -> Changes {
+    pub(crate) fn join(
+        &mut self,
+        newcomer: &Newcomer,
+        tier: &TierName,
+        replaces: Option<&str>,
+        version: u64,
+    ) -> Changes {
         let Some(cluster) = self.cluster.clone() else { return Err(not_bootstrapped()) };
         let newcomer = check_newcomer(newcomer)?;
         self.topology.tier(tier)?;
         let namesake = self.topology.instances.get(&newcomer.name);
         if let Some(known) = namesake.filter(|known| known.state != InstanceState::Expelled) {
-            return self.rejoin(&known.clone(), newcomer, tier, version);
+            let known = known.clone();
+            return match replaces {
+                Some(uuid) if known.uuid == uuid && known.uuid != newcomer.uuid => {
+                    self.replace(&known, newcomer, tier, version)
+                }
+                _ => self.rejoin(&known, newcomer, tier, version),
+            };
         }
         if namesake.is_some_and(|expelled| expelled.uuid == newcomer.uuid) {
             let message =
@@ -82,11 +95,7 @@ impl State {
             return Err(Error::new(Code::NameTaken, format!("instance \"{name}\" exists already, with other data"))
                 .with_hint("choose another name, or expel the old instance first"));
         }
-        if known.tier != *tier {
-            let message =
-                format!("instance \"{name}\" belongs to tier \"{}\" and can not change to \"{tier}\"", known.tier);
-            return Err(Error::new(Code::Config, message));
-        }
+        check_same_tier(known, tier)?;
         let back = Instance {
             address: newcomer.address,
             failure_domain: newcomer.failure_domain,
@@ -97,6 +106,46 @@ impl State {
         };
         self.topology.make_mut().instances.insert(name.clone(), back);
         Ok(vec![Change::Instance(name.clone())])
+    }
+
+    /// A known instance has thrown its data away and comes back in its old place with none. Nobody counts on the old data
+    /// any more, and Raft knows the newcomer under another number: the votes of the old one were thrown away too.
+    fn replace(&mut self, known: &Instance, newcomer: Newcomer, tier: &TierName, version: u64) -> Changes {
+        let name = &known.name;
+        check_same_tier(known, tier)?;
+        if let Some(twin) = self.topology.instances.values().find(|other| other.uuid == newcomer.uuid) {
+            let message = format!("instance \"{}\" has this UUID already", twin.name);
+            return Err(Error::new(Code::NameTaken, message));
+        }
+        let replicaset = self.topology.replicaset(&known.replicaset)?;
+        if replicaset.master.as_ref() == Some(name) {
+            return Err(conflict(format!("instance \"{name}\" is the master of \"{}\"", replicaset.name)));
+        }
+        if replicaset.in_sync.iter().eq([name]) {
+            return Err(conflict(format!("instance \"{name}\" is the last in sync of \"{}\"", replicaset.name)));
+        }
+        let topology = self.topology.make_mut();
+        topology.raft_id_last += 1;
+        let anew = Instance {
+            raft_id: topology.raft_id_last,
+            uuid: newcomer.uuid,
+            address: newcomer.address,
+            failure_domain: newcomer.failure_domain,
+            incarnation: known.incarnation.saturating_add(1),
+            state: InstanceState::Joining,
+            version,
+            ..known.clone()
+        };
+        topology.instances.insert(name.clone(), anew);
+        let mut changes = vec![Change::Instance(name.clone())];
+        if let Some(replicaset) = topology.replicasets.get_mut(&known.replicaset)
+            && replicaset.in_sync.remove(name)
+        {
+            replicaset.heir.take_if(|heir| heir == name);
+            replicaset.version = version;
+            changes.push(Change::Replicaset(known.replicaset.clone()));
+        }
+        Ok(changes)
     }
 
     pub(crate) fn set_instance_state(
@@ -202,6 +251,7 @@ impl State {
             changes.extend(self.placement.make_mut().forget(&replicaset));
         } else if let Some(record) = topology.replicasets.get_mut(&replicaset) {
             record.in_sync.remove(name);
+            record.heir.take_if(|heir| heir == name);
             record.version = version;
         }
         Ok(changes)
@@ -300,8 +350,11 @@ impl Topology {
             uuid: derived_uuid(&cluster.id, name.as_str()),
             tier: tier.clone(),
             master: None,
+            deposed: None,
+            heir: None,
             master_term: 0,
             in_sync: BTreeSet::new(),
+            history: History::default(),
             weight: WEIGHT_DEFAULT,
             state: ReplicasetState::Forming,
             version,
@@ -377,6 +430,15 @@ fn check_incarnation(instance: &Instance, incarnation: u64) -> Result<()> {
     let message =
         format!("instance \"{}\" is in incarnation {}, not {incarnation}", instance.name, instance.incarnation);
     Err(conflict(message))
+}
+
+fn check_same_tier(known: &Instance, tier: &TierName) -> Result<()> {
+    if known.tier == *tier {
+        return Ok(());
+    }
+    let message =
+        format!("instance \"{}\" belongs to tier \"{}\" and can not change to \"{tier}\"", known.name, known.tier);
+    Err(Error::new(Code::Config, message))
 }
 
 fn not_bootstrapped() -> Error {

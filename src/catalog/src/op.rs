@@ -4,6 +4,7 @@ use crate::placement::MoveId;
 use crate::schema::SchemaId;
 use crate::topology::{InstanceState, Newcomer, TierSpec};
 use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, SequenceId, TableId, TierName, Value};
+use replication::Kept;
 use serde::{Deserialize, Serialize};
 use sharding::{BucketRange, Tenure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,9 @@ pub enum Op {
     Join {
         instance: Newcomer,
         tier: TierName,
+        /// The UUID of the data that this instance of the same name has thrown away, because it had a divergent tail.
+        #[serde(default)]
+        replaces: Option<String>,
     },
     /// What the governor found out about an instance in this incarnation.
     SetInstanceState {
@@ -40,18 +44,28 @@ pub enum Op {
     Expel {
         instance: InstanceName,
     },
-    /// Begins master term `term` (one above the current) with or without a master, or names the master of the current
-    /// term while it has none.
+    /// Begins master term `term` (one above the current), with a master where nobody is in sync yet and without one
+    /// otherwise, or names the master of the current term while it has none.
     SetMaster {
         replicaset: ReplicasetName,
         term: u64,
         master: Option<InstanceName>,
+        /// What a master that takes over begins with; None for a first one.
+        kept: Option<Kept>,
     },
     /// The members whose acknowledgement a write needs.
     SetInSync {
         replicaset: ReplicasetName,
         term: u64,
         in_sync: BTreeSet<InstanceName>,
+        /// For each member that is counted in: the version of its record from which on the master acknowledges nothing
+        /// without it.
+        promised: BTreeMap<InstanceName, u64>,
+    },
+    /// The master is to hand over to this member, which is in sync and online.
+    HandOver {
+        replicaset: ReplicasetName,
+        to: InstanceName,
     },
     SetWeight {
         replicaset: ReplicasetName,
@@ -125,6 +139,7 @@ impl Op {
         match self {
             Op::Join { .. }
             | Op::Expel { .. }
+            | Op::HandOver { .. }
             | Op::SetWeight { .. }
             | Op::AddTier { .. }
             | Op::PutSetting { .. }

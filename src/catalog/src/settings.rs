@@ -56,7 +56,9 @@ settings! {
     /// Milliseconds that a write waits for the members in sync before its outcome is unknown.
     AckTimeoutMs = "ack_timeout_ms", Integer { default: 10_000, min: 10, max: 600_000 };
     /// Milliseconds without an answer after which an instance counts as offline.
-    OfflineAfterMs = "offline_after_ms", Integer { default: 1_000, min: 100, max: 600_000 };
+    OfflineAfterMs = "offline_after_ms", Integer { default: 800, min: 100, max: 600_000 };
+    /// Milliseconds that a master goes on serving without hearing from the Raft leader.
+    LeaseMs = "lease_ms", Integer { default: 700, min: 100, max: 10_000 };
     /// Raft voters at most: 1, 3 or 5 (an even number counts as the odd one below).
     VotersMax = "voters_max", Integer { default: 5, min: 1, max: 5 };
     /// Whether buckets are moved to where the weights want them.

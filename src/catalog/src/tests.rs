@@ -9,6 +9,7 @@ use model::{
 };
 use model::{InstanceName, ReplicasetName, TierName};
 use proptest::prelude::*;
+use replication::Kept;
 use sharding::{BucketRange, Tenure};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,8 +73,9 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
     match kind % 28 {
         0 => bootstrap(2),
         1..=4 => Op::Join {
-            instance: newcomer(a % 8, u8::from(b % 16 == 0), ["a", "b", "c"][usize::from(c % 3)]),
+            instance: newcomer(a % 8, if b % 8 == 0 { c % 4 } else { 0 }, ["a", "b", "c"][usize::from(c % 3)]),
             tier: if b % 16 == 1 { tier_name } else { "default".into() },
+            replaces: (b % 8 == 0).then(|| newcomer(a % 8, b / 8 % 4, "a").uuid),
         },
         5 | 6 => {
             let state = [InstanceState::Online, InstanceState::Offline, InstanceState::Expelled][usize::from(c % 3)];
@@ -81,15 +83,22 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
         }
         7 => Op::UpdateAddress { instance, incarnation, address: format!("h:{c}") },
         8 if c % 4 == 0 => Op::Expel { instance },
-        8 => Op::SetWeight { replicaset, weight: 1 },
+        8 => {
+            let to = member(b);
+            Op::HandOver { replicaset, to }
+        }
         9 | 10 => {
             let master = (c % 4 != 0).then(|| member(b));
-            Op::SetMaster { replicaset, term: term + u64::from(c % 3), master }
+            let clock = [(1, u64::from(a)), (2, u64::from(b))].into_iter().collect();
+            let kept = (c % 5 != 0).then(|| Kept { number: u32::from(b % 3), clock });
+            Op::SetMaster { replicaset, term: term + u64::from(c % 3), master, kept }
         }
         11 | 12 => {
             let mut in_sync = BTreeSet::from([member(b), member(c)]);
             in_sync.extend(topology.replicasets.get(&replicaset).and_then(|r| r.master.clone()));
-            Op::SetInSync { replicaset, term, in_sync }
+            let version = |name: &InstanceName| topology.instances.get(name).map_or(0, |i| i.version);
+            let promised = in_sync.iter().map(|name| (name.clone(), version(name) + u64::from(a % 8 == 0))).collect();
+            Op::SetInSync { replicaset, term, in_sync, promised }
         }
         13 => Op::SetWeight { replicaset, weight: u32::from(b % 3) },
         14 => Op::AddTier { tier: tier(["default", "hot", "bad name"][usize::from(a % 3)], u32::from(b % 4)) },
@@ -288,7 +297,7 @@ fn random_logs_reach_every_operation() {
             seen.entry(name).or_default()[usize::from(applied)] += 1;
         }
     }
-    assert_eq!(seen.len(), 20, "{seen:?}");
+    assert_eq!(seen.len(), 21, "{seen:?}");
     assert!(seen.values().all(|[refused, applied]| *applied >= 5 && *refused >= 5), "{seen:?}");
 }
 
@@ -311,7 +320,7 @@ impl Asked {
     }
 
     fn join(&mut self, n: u8, domain: &str) -> String {
-        self.ok(Op::Join { instance: newcomer(n, 0, domain), tier: "default".into() });
+        self.ok(Op::Join { instance: newcomer(n, 0, domain), tier: "default".into(), replaces: None });
         self.0.topology.instances[&format!("i{n}").as_str().into()].replicaset.to_string()
     }
 
@@ -336,7 +345,7 @@ fn newcomers_fill_replicasets_apart_from_their_kind() {
 fn a_name_belongs_to_its_data_until_it_is_expelled() {
     let mut asked = Asked::new(2);
     asked.join(2, "b");
-    let join = |n, data| Op::Join { instance: newcomer(n, data, "b"), tier: "default".into() };
+    let join = |n, data| Op::Join { instance: newcomer(n, data, "b"), tier: "default".into(), replaces: None };
     assert_eq!(asked.error(join(2, 1)), (Code::NameTaken, "instance \"i2\" exists already, with other data".into()));
     asked.ok(join(2, 0));
     let instance = asked.0.topology.instances[&"i2".into()].clone();
@@ -351,7 +360,7 @@ fn a_name_belongs_to_its_data_until_it_is_expelled() {
     asked.ok(join(2, 1));
     assert_eq!(asked.0.topology.instances[&"i2".into()].raft_id, 3);
     let copied = Newcomer { name: "other".into(), ..newcomer(2, 1, "c") };
-    assert_eq!(asked.error(Op::Join { instance: copied, tier: "default".into() }).0, Code::NameTaken);
+    assert_eq!(asked.error(Op::Join { instance: copied, tier: "default".into(), replaces: None }).0, Code::NameTaken);
 }
 
 #[test]
@@ -436,7 +445,7 @@ fn a_move_ends_only_on_the_word_of_present_masters() {
     let mut asked = Asked::new(1);
     asked.join(2, "b");
     asked.ok(Op::AssignBuckets { tier: "default".into(), owners: vec![(BucketRange::new(1, 30), "default_1".into())] });
-    asked.ok(Op::SetMaster { replicaset: "default_2".into(), term: 1, master: Some("i2".into()) });
+    asked.ok(Op::SetMaster { replicaset: "default_2".into(), term: 1, master: Some("i2".into()), kept: None });
     let start = |first, last| Op::MoveStart {
         tier: "default".into(),
         buckets: BucketRange::new(first, last),
@@ -447,7 +456,7 @@ fn a_move_ends_only_on_the_word_of_present_masters() {
     assert_eq!(asked.error(start(30, 30)).0, Code::Conflict);
     let tenure = |state: &State, replicaset: &str| state.topology.tenure(&replicaset.into()).unwrap();
     let (source, destination) = (tenure(&asked.0, "default_1"), tenure(&asked.0, "default_2"));
-    asked.ok(Op::Join { instance: newcomer(2, 0, "b"), tier: "default".into() });
+    asked.ok(Op::Join { instance: newcomer(2, 0, "b"), tier: "default".into(), replaces: None });
     let finish = |destination| Op::MoveFinish { id: 1, source: source.clone(), destination };
     assert_eq!(asked.error(finish(destination)).0, Code::Conflict, "the destination has restarted");
     let destination = tenure(&asked.0, "default_2");
@@ -457,4 +466,112 @@ fn a_move_ends_only_on_the_word_of_present_masters() {
     assert_eq!(asked.error(Op::MoveAbort { id: 1, reason: String::new() }).0, Code::Conflict);
     asked.ok(Op::MoveDone { id: 1 });
     assert!(asked.0.placement.moves.is_empty());
+}
+
+/// A replicaset of three in sync with master i1, and the versions of their records.
+fn trio() -> Asked {
+    let mut asked = Asked::new(3);
+    for (n, domain) in [(2, "b"), (3, "c")] {
+        asked.join(n, domain);
+        let instance: InstanceName = format!("i{n}").into();
+        asked.ok(Op::SetInstanceState { instance, incarnation: 1, state: InstanceState::Online });
+    }
+    let count_in = asked.count_in(["i1", "i2", "i3"]);
+    asked.ok(count_in);
+    asked
+}
+
+impl Asked {
+    fn version(&self, name: &str) -> u64 {
+        self.0.topology.instances[&name.into()].version
+    }
+
+    fn count_in<const N: usize>(&self, names: [&str; N]) -> Op {
+        let replicaset = &self.0.topology.replicasets[&"default_1".into()];
+        Op::SetInSync {
+            replicaset: replicaset.name.clone(),
+            term: replicaset.master_term,
+            in_sync: names.map(InstanceName::from).into(),
+            promised: names.map(|name| (InstanceName::from(name), self.version(name))).into(),
+        }
+    }
+
+    fn set_master(&mut self, term: u64, master: Option<&str>, kept: Option<Kept>) -> Outcome {
+        self.ask(Op::SetMaster { replicaset: "default_1".into(), term, master: master.map(InstanceName::from), kept })
+    }
+}
+
+fn kept(number: u32, rows: u64) -> Option<Kept> {
+    Some(Kept { number, clock: [(1, rows)].into_iter().collect() })
+}
+
+#[test]
+fn a_change_of_master_says_what_it_kept() {
+    let mut asked = trio();
+    let code = |outcome: Outcome| outcome.into_result().map_err(|error| error.code);
+    assert_eq!(code(asked.set_master(2, Some("i2"), kept(2, 7))), Err(Code::Conflict), "nobody was fenced");
+    assert!(code(asked.set_master(2, None, None)).is_ok());
+    assert_eq!(code(asked.set_master(2, Some("i2"), None)), Err(Code::Argument));
+    assert!(code(asked.set_master(2, Some("i2"), kept(2, 7))).is_ok());
+    let history = &asked.0.topology.replicasets[&"default_1".into()].history;
+    let clock = |rows| [(1, rows), (2, 100)].into_iter().collect();
+    assert_eq!(history.stray(1, &clock(7)), None);
+    assert!(history.stray(1, &clock(8)).is_some());
+}
+
+#[test]
+fn a_member_is_counted_in_on_a_promise_about_what_it_is_now() {
+    let mut asked = trio();
+    let without = asked.count_in(["i1", "i2"]);
+    asked.ok(without);
+    let count_in = asked.count_in(["i1", "i2", "i3"]);
+    let report = |state| Op::SetInstanceState { instance: "i3".into(), incarnation: 1, state };
+    asked.ok(report(InstanceState::Offline));
+    asked.ok(report(InstanceState::Online));
+    assert_eq!(asked.error(count_in).0, Code::Conflict, "it was away, and nobody waited for it");
+    let count_in = asked.count_in(["i1", "i2", "i3"]);
+    asked.ok(count_in);
+}
+
+#[test]
+fn who_has_thrown_its_data_away_comes_back_in_its_place_as_another_voter() {
+    let mut asked = trio();
+    let replace = |n: u8, old: u8, new: u8| Op::Join {
+        instance: newcomer(n, new, "b"),
+        tier: "default".into(),
+        replaces: Some(newcomer(n, old, "b").uuid),
+    };
+    assert_eq!(asked.error(replace(1, 0, 1)).0, Code::Conflict, "a master keeps its data");
+    assert_eq!(asked.error(replace(2, 5, 1)).0, Code::NameTaken, "it is not the one that it says it was");
+    asked.ok(replace(2, 0, 1));
+    let i2 = asked.0.topology.instances[&"i2".into()].clone();
+    assert_eq!((i2.raft_id, i2.incarnation, i2.state), (4, 2, InstanceState::Joining));
+    assert_eq!(i2.replicaset.as_str(), "default_1");
+    assert!(!asked.0.topology.replicasets[&"default_1".into()].in_sync.contains(&"i2".into()));
+    // The answer was lost: it asks again.
+    asked.ok(replace(2, 0, 1));
+    assert_eq!(asked.0.topology.instances[&"i2".into()].raft_id, 4);
+    let alone = asked.count_in(["i1"]);
+    asked.ok(alone);
+    asked.set_master(2, None, None).into_result().unwrap();
+    assert_eq!(asked.error(replace(1, 0, 1)).0, Code::Conflict, "it has the only copy of what was acknowledged");
+}
+
+#[test]
+fn a_master_hands_over_to_a_member_that_can_take_over() {
+    let mut asked = trio();
+    let hand_over = |to: &str| Op::HandOver { replicaset: "default_1".into(), to: to.into() };
+    asked.ok(hand_over("i2"));
+    let heir = |asked: &Asked| asked.0.topology.replicasets[&"default_1".into()].heir.clone();
+    assert_eq!(heir(&asked), Some("i2".into()));
+    assert_eq!(asked.error(hand_over("i9")).0, Code::NoSuchInstance);
+    let without = asked.count_in(["i1", "i3"]);
+    asked.ok(without);
+    assert_eq!(heir(&asked), None, "who is not in sync can not take over");
+    assert_eq!(asked.error(hand_over("i2")).0, Code::Conflict);
+    asked.ok(hand_over("i3"));
+    asked.set_master(2, None, None).into_result().unwrap();
+    assert_eq!(heir(&asked), Some("i3".into()));
+    asked.set_master(2, Some("i1"), kept(1, 7)).into_result().unwrap();
+    assert_eq!(heir(&asked), None);
 }

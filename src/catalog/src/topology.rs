@@ -3,6 +3,7 @@
 //! Only data and look-ups stand here; `membership` and `mastership` change it.
 
 use model::{Code, Error, InstanceName, RaftId, ReplicasetName, Result, TierName};
+use replication::History;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,10 +115,19 @@ pub struct Replicaset {
     pub uuid: String,
     pub tier: TierName,
     pub master: Option<InstanceName>,
+    /// The master before, while a term has none: it may not know yet.
+    #[serde(default)]
+    pub deposed: Option<InstanceName>,
+    /// The member that the master was asked to hand over to.
+    #[serde(default)]
+    pub heir: Option<InstanceName>,
     /// Counts masters: one more before each change, so that two of them never share a term.
     pub master_term: u64,
     /// The members that hold every acknowledged write. A write needs all of them; a new master is one of them.
     pub in_sync: BTreeSet<InstanceName>,
+    /// What each change of master has kept.
+    #[serde(default)]
+    pub history: History,
     /// Its share of the tier's buckets, against the others' weights.
     pub weight: u32,
     pub state: ReplicasetState,
@@ -178,6 +188,12 @@ impl Topology {
     /// Whether every member of the replicaset is leaving, so that it must hand its buckets to others.
     pub fn is_draining(&self, replicaset: &ReplicasetName) -> bool {
         !self.members(replicaset).any(Instance::stays)
+    }
+
+    /// The catalog version as of which an instance's part in the cluster is what it is now: the later one of its own and
+    /// its replicaset's record. Who has seen it knows all that the instance must go by.
+    pub fn part_version(&self, instance: &Instance) -> u64 {
+        self.replicasets.get(&instance.replicaset).map_or(0, |replicaset| replicaset.version).max(instance.version)
     }
 
     /// The replicaset's present master as moves know it; None without one.

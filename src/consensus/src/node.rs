@@ -16,6 +16,9 @@ use raft::eraftpb::{ConfChangeV2, Message, MessageType};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use std::collections::{BTreeMap, VecDeque};
 
+/// How long one voter lets another one try first, when the leader is gone.
+const TICKS_A_TURN: usize = 2;
+
 /// One Raft node.
 ///
 /// Should a call panic, which only a defect of ours or of raft-rs can bring about, the node refuses every later call
@@ -182,6 +185,21 @@ impl Node {
                 return Err(Error::new(Code::NotReady, "this instance can not stand for election now"));
             }
             node.stand_for_election()
+        })
+    }
+
+    /// The leader's process has ended, as the driver knows: this node does not wait for its silence to last. It gives its
+    /// vote to others from now on, and stands for election itself in a few ticks, one voter after the other.
+    pub fn leader_is_gone(&mut self, leader: RaftId) -> Result<()> {
+        self.enter(|node| {
+            if node.raw.raft.state != StateRole::Follower || node.raw.raft.leader_id != leader {
+                return Ok(());
+            }
+            node.raw.raft.leader_id = raft::INVALID_ID;
+            let others = node.membership.voters.iter().filter(|id| **id != leader && **id < node.config.raft_id);
+            let turn = 1 + TICKS_A_TURN * others.count();
+            node.election_timeout_ticks = (node.raw.raft.election_elapsed + turn) as u32;
+            Ok(())
         })
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A failing operation is undone alone: the host undoes a failing statement itself, and operations of several
 //! statements are undone to a savepoint. If the commit fails, every operation of the batch failed. Tables of the vinyl
-//! engine yield, which would end a memtx transaction, so their operations are left to the caller, one by one.
+//! engine yield, which would end a memtx transaction, so their operations are left to the caller, one by one. So are reads
+//! of buckets with rows that may be lost yet, because their answers have to wait until they can not.
 
 use crate::compare::compare;
 use crate::guard::BucketGuard;
@@ -23,8 +24,12 @@ pub trait Store {
     type Savepoint;
 
     fn begin(&mut self) -> Result<()>;
-    /// Waits until the changes are durable. On an error nothing was changed.
+    /// Waits until the changes can not be lost. On an error nothing was changed, unless the error is `Unknown`.
     fn commit(&mut self) -> Result<()>;
+    /// Waits until nothing that was read can be lost.
+    ///
+    /// Errors: `Timeout`.
+    fn settle(&mut self) -> Result<()>;
     fn rollback(&mut self);
     fn savepoint(&mut self) -> Result<Self::Savepoint>;
     fn rollback_to(&mut self, savepoint: Self::Savepoint) -> Result<()>;
@@ -69,13 +74,23 @@ pub struct Batch<'a, S, T> {
     pub guard: &'a RefCell<BucketGuard>,
     /// Buckets counted as being written.
     writes: Vec<BucketId>,
+    /// Buckets that were read while rows of them could be lost yet.
+    unsettled: Vec<(BucketId, u32)>,
     scratch: Vec<u8>,
     in_transaction: bool,
 }
 
 impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
     pub fn new(store: S, tables: &'a T, guard: &'a RefCell<BucketGuard>) -> Self {
-        Self { store, tables, guard, writes: Vec::new(), scratch: Vec::new(), in_transaction: false }
+        Self {
+            store,
+            tables,
+            guard,
+            writes: Vec::new(),
+            unsettled: Vec::new(),
+            scratch: Vec::new(),
+            in_transaction: false,
+        }
     }
 
     /// Runs the operations, all that do not yield in one transaction.
@@ -83,7 +98,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         let mut answers = Answers { bytes: Vec::with_capacity(operations.len() * 16), ..Answers::default() };
         for (at, bytes) in operations.iter().enumerate() {
             let op = Op::read(&mut Reader::new(bytes));
-            if op.as_ref().is_ok_and(|op| self.yields(op.table)) {
+            if op.as_ref().is_ok_and(|op| self.yields(op.table) || self.has_to_wait(op)) {
                 answers.deferred.push((at, bytes.to_vec()));
             } else {
                 self.run_answered(op, &mut answers.bytes);
@@ -119,16 +134,39 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         self.tables.layout(table).is_some_and(|layout| layout.table.engine == Engine::Vinyl)
     }
 
+    /// Whether the operation reads a bucket with rows that may be lost yet.
+    fn has_to_wait(&self, op: &Op<'_>) -> bool {
+        let is_sharded = |layout: &Layout| layout.is_sharded();
+        if op.verb != Verb::Get || !self.tables.layout(op.table).is_some_and(is_sharded) {
+            return false;
+        }
+        let key = op.payload.clone().raw();
+        key.and_then(bucket_of_stored).is_ok_and(|bucket| self.unsettled(bucket).is_some())
+    }
+
+    /// The number of doubts about a bucket with rows, other than this batch's own, that may be lost yet.
+    fn unsettled(&self, bucket: BucketId) -> Option<u32> {
+        let own = || self.writes.iter().filter(|written| **written == bucket).count();
+        self.guard.borrow().unsettled(bucket, own)
+    }
+
     fn version(&self) -> u64 {
         self.guard.borrow().version()
     }
 
     /// Commits, and lets the buckets go.
     fn finish(&mut self) -> Result<()> {
-        let result = if self.in_transaction { self.store.commit() } else { Ok(()) };
+        let mut result = if self.in_transaction { self.store.commit() } else { Ok(()) };
+        if result.is_ok() && !self.unsettled.is_empty() {
+            result = self.store.settle();
+        }
+        let in_doubt = matches!(&result, Err(error) if error.code == Code::Unknown);
         let mut guard = self.guard.borrow_mut();
         for bucket in self.writes.drain(..) {
-            guard.end_write(bucket);
+            if in_doubt { guard.end_in_doubt(bucket) } else { guard.end_write(bucket) }
+        }
+        if result.is_ok() {
+            guard.settle(&self.unsettled);
         }
         result
     }
@@ -244,7 +282,9 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
 
     fn get(&mut self, layout: &Layout, key: &[u8], out: &mut Vec<u8>) -> Result<()> {
         if layout.is_sharded() {
-            self.guard.borrow().check_read(bucket_of_stored(key)?, false)?;
+            let bucket = bucket_of_stored(key)?;
+            self.guard.borrow().check_read(bucket, false)?;
+            self.unsettled.extend(self.unsettled(bucket).map(|doubts| (bucket, doubts)));
         }
         let start = out.len();
         model::msgpack::write_array_len(out, 1);

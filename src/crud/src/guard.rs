@@ -27,6 +27,8 @@ pub enum BucketState {
 struct Slot {
     state: BucketState,
     writes_in_flight: u32,
+    /// Writes that ended without anybody knowing whether they are kept, since all were known to be.
+    doubts: u32,
 }
 
 /// Names a running scan.
@@ -38,6 +40,8 @@ pub struct ScanId(u64);
 pub struct BucketGuard {
     slots: Vec<Slot>,
     is_master: bool,
+    /// A master serves only as long as it is certain that there is no other.
+    has_lease: bool,
     version: u64,
     instance: String,
     scans: Vec<(ScanId, Vec<BucketRange>)>,
@@ -53,6 +57,7 @@ impl BucketGuard {
         Self {
             slots: Vec::new(),
             is_master: false,
+            has_lease: true,
             version: 0,
             instance,
             scans: Vec::new(),
@@ -87,6 +92,12 @@ impl BucketGuard {
         }
     }
 
+    /// Sets whether this instance is certain, as of now, that nobody else is master in its place.
+    #[inline]
+    pub fn set_lease(&mut self, has_lease: bool) {
+        self.has_lease = has_lease;
+    }
+
     /// Sets the state of a range of buckets; those outside the tier are ignored.
     pub fn set_state(&mut self, buckets: BucketRange, state: BucketState) {
         let end = (buckets.last as usize + 1).min(self.slots.len());
@@ -104,8 +115,8 @@ impl BucketGuard {
     /// Errors: `NoMaster`, `WrongBucket`.
     #[inline]
     pub fn check_read(&self, bucket: BucketId, any_replica: bool) -> Result<()> {
-        if !self.is_master && !any_replica {
-            return Err(self.not_master());
+        if !any_replica {
+            self.check_master()?;
         }
         if self.is_readable(bucket) { Ok(()) } else { Err(self.wrong_bucket(bucket)) }
     }
@@ -121,9 +132,7 @@ impl BucketGuard {
     /// Errors: `NoMaster`, `WrongBucket`, `BucketLocked`.
     #[inline]
     pub fn begin_write(&mut self, bucket: BucketId) -> Result<()> {
-        if !self.is_master {
-            return Err(self.not_master());
-        }
+        self.check_master()?;
         let state = self.state(bucket);
         match (state, self.slots.get_mut(bucket as usize)) {
             (BucketState::Active, Some(slot)) => {
@@ -144,6 +153,40 @@ impl BucketGuard {
             slot.writes_in_flight = slot.writes_in_flight.saturating_sub(1);
             // What was undone was seen by a copy that was made meanwhile.
             self.touch(bucket);
+        }
+    }
+
+    /// The write is in this instance's log, and it is not known whether the others have it.
+    pub fn end_in_doubt(&mut self, bucket: BucketId) {
+        self.end_write(bucket);
+        if let Some(slot) = self.slots.get_mut(bucket as usize) {
+            slot.doubts = slot.doubts.saturating_add(1);
+        }
+    }
+
+    /// Whether rows of a bucket can be here that may be lost yet, so that what is read there has to wait: the number of
+    /// doubts about it then. Writes of the reader's own, so many of them, do not count.
+    #[inline]
+    pub fn unsettled(&self, bucket: BucketId, own_writes: impl FnOnce() -> usize) -> Option<u32> {
+        let slot = self.slots.get(bucket as usize)?;
+        if slot.writes_in_flight == 0 && slot.doubts == 0 {
+            return None;
+        }
+        (slot.doubts > 0 || slot.writes_in_flight as usize > own_writes()).then_some(slot.doubts)
+    }
+
+    /// The buckets among these of which that is so, with the number of doubts about each.
+    pub fn unsettled_among(&self, ranges: &[BucketRange]) -> Vec<(BucketId, u32)> {
+        let buckets = ranges.iter().flat_map(|range| range.first..=range.last);
+        buckets.filter_map(|bucket| Some((bucket, self.unsettled(bucket, || 0)?))).collect()
+    }
+
+    /// All that was here when these were unsettled is kept. Doubts that came since remain.
+    pub fn settle(&mut self, buckets: &[(BucketId, u32)]) {
+        for (bucket, doubts) in buckets {
+            if let Some(slot) = self.slots.get_mut(*bucket as usize).filter(|slot| slot.doubts == *doubts) {
+                slot.doubts = 0;
+            }
         }
     }
 
@@ -222,7 +265,17 @@ impl BucketGuard {
         ranges
     }
 
+    #[inline]
+    fn check_master(&self) -> Result<()> {
+        if self.is_master && self.has_lease { Ok(()) } else { Err(self.not_master()) }
+    }
+
     fn not_master(&self) -> Error {
+        if self.is_master {
+            let message = format!("master {} does not serve: it does not hear from the Raft leader", self.instance);
+            return Error::new(Code::NoMaster, message)
+                .with_hint("check that most voters run and reach one another: picodata.status()");
+        }
         Error::new(Code::NoMaster, format!("instance {} is not the master of its replicaset", self.instance))
     }
 
@@ -278,6 +331,38 @@ mod tests {
         assert_eq!(guard.writes_in_flight(range(2, 4)), 1);
         guard.end_write(3);
         assert_eq!(guard.writes_in_flight(range(1, 10)), 0);
+    }
+
+    #[test]
+    fn a_master_without_a_lease_serves_nothing() {
+        let mut guard = guard();
+        guard.set_lease(false);
+        assert_eq!(code(guard.check_read(1, false)), Code::NoMaster);
+        assert_eq!(code(guard.begin_write(1)), Code::NoMaster);
+        assert_eq!(guard.check_read(1, true), Ok(()), "as a replica it does");
+        guard.set_lease(true);
+        assert_eq!(guard.begin_write(1), Ok(()));
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_kept_is_unsettled() {
+        let mut guard = guard();
+        let all = [range(1, 5)];
+        guard.begin_write(3).unwrap();
+        assert_eq!(guard.unsettled_among(&all), [(3, 0)]);
+        assert_eq!(guard.unsettled(3, || 1), None, "who wrote it knows");
+        guard.end_write(3);
+        assert_eq!(guard.unsettled_among(&all), []);
+        guard.begin_write(3).unwrap();
+        guard.end_in_doubt(3);
+        let seen = guard.unsettled_among(&all);
+        assert_eq!(seen, [(3, 1)]);
+        guard.begin_write(3).unwrap();
+        guard.end_in_doubt(3);
+        guard.settle(&seen);
+        assert_eq!(guard.unsettled_among(&all), [(3, 2)], "the second doubt is younger than what was settled");
+        guard.settle(&[(3, 2)]);
+        assert_eq!(guard.unsettled(3, || 0), None);
     }
 
     #[test]

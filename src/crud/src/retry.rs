@@ -49,7 +49,8 @@ pub fn out_of_time(last: &Error) -> Error {
 
 /// What another attempt can find different.
 fn is_passing(code: Code) -> bool {
-    matches!(code, Code::WrongBucket | Code::BucketLocked | Code::NoMaster | Code::SchemaChanged | Code::NotReady)
+    use Code::{BucketLocked, NoMaster, NotReady, SchemaChanged, TooFewInSync, WrongBucket};
+    matches!(code, WrongBucket | BucketLocked | NoMaster | SchemaChanged | NotReady | TooFewInSync)
 }
 
 fn is_network(code: Code) -> bool {

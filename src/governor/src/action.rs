@@ -2,6 +2,7 @@
 
 use catalog::{Entry, SchemaId};
 use model::{InstanceName, RaftId, ReplicasetName};
+use replication::Vclock;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -25,10 +26,12 @@ pub enum Step {
     ChangeMembership { voters: BTreeSet<RaftId>, learners: BTreeSet<RaftId> },
     /// Hand Raft's leadership over.
     TransferLeadership { to: RaftId },
-    /// Have the instance follow these members of its replicaset and no others, by their addresses.
-    ConfigureReplication { replicaset: ReplicasetName, instance: InstanceName, peers: BTreeSet<String> },
-    /// Have these members stop following the old master, and say how much of its writes they have.
-    Fence { replicaset: ReplicasetName, term: u64, instances: BTreeSet<InstanceName> },
+    /// Have the instance follow these members of its replicaset and no others, by their addresses, as the master of this
+    /// term. It refuses when it has rows that are not of the replicaset's history.
+    ConfigureReplication { replicaset: ReplicasetName, term: u64, instance: InstanceName, peers: BTreeSet<String> },
+    /// Have these members stop following the old master, and say which rows they have; before that, have them wait a moment
+    /// for the rows that an old master which takes no more writes has, if that is `reach`.
+    Fence { replicaset: ReplicasetName, term: u64, instances: BTreeSet<InstanceName>, reach: Option<Vclock> },
     /// Have these masters do, or these replicas wait for, the pending schema change.
     ApplySchema { id: SchemaId, instances: BTreeSet<InstanceName> },
 }
@@ -48,11 +51,12 @@ impl fmt::Display for Step {
                 write!(f, "raft: voters {}, learners {}", list(voters), list(learners))
             }
             Step::TransferLeadership { to } => write!(f, "raft: leadership to {to}"),
-            Step::ConfigureReplication { replicaset, instance, peers } => {
+            Step::ConfigureReplication { replicaset, instance, peers, .. } => {
                 write!(f, "replication of {replicaset}: {instance} with {}", list(peers))
             }
-            Step::Fence { replicaset, term, instances } => {
-                write!(f, "fence {replicaset} for term {term}: {}", list(instances))
+            Step::Fence { replicaset, term, instances, reach } => {
+                write!(f, "fence {replicaset} for term {term}: {}", list(instances))?;
+                reach.as_ref().map_or(Ok(()), |reach| write!(f, " at {reach}"))
             }
             Step::ApplySchema { id, instances } => write!(f, "schema change {id} on {}", list(instances)),
         }

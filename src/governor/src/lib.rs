@@ -10,7 +10,7 @@ mod rules;
 pub mod view;
 
 pub use action::{Action, Step};
-pub use view::{Fenced, Observed, Raft, SchemaReport, View};
+pub use view::{Fenced, Follows, InStep, Observed, Raft, SchemaReport, View};
 
 /// The most urgent step that is not `busy`.
 pub fn plan(view: &View<'_>) -> Option<Action> {

@@ -4,6 +4,7 @@
 
 use catalog::{Instance, MoveId, SchemaId, Setting, State};
 use model::{InstanceName, RaftId, ReplicasetName};
+use replication::Kept;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a plan depends on.
@@ -38,17 +39,43 @@ pub struct Observed {
     pub incarnation: u64,
     /// Milliseconds since it last answered, or since this leader took office.
     pub silent_ms: u64,
+    /// Milliseconds until it is certain that it has no lease as a master, if it does not answer again.
+    pub lease_left_ms: u64,
+    /// The catalog version of its part in the cluster (`Topology::part_version`) that it had applied when it said the
+    /// rest. What it said about an older one says nothing about now.
+    pub seen: u64,
     /// It has all of its data, its own record in the catalog applied, and as a replica it follows its master.
     pub ready: bool,
-    /// The addresses of all members that its replication is set up with.
-    pub peers: Option<BTreeSet<String>>,
+    /// It has rows that a change of master did not keep.
+    pub stray: bool,
+    /// Whom its replication is set up with.
+    pub follows: Option<Follows>,
     /// How far it is with the pending schema change.
     pub schema: Option<SchemaReport>,
     /// It has stopped following the master before this term.
     pub fenced: Option<Fenced>,
-    /// As a master: replicas that have everything it ever acknowledged, and without which it acknowledges nothing any
-    /// more. They can be counted as in sync.
-    pub in_step: BTreeSet<InstanceName>,
+    /// As a master: members in sync that do not acknowledge writes, for longer than `offline_after_ms`.
+    pub stuck: BTreeSet<InstanceName>,
+    /// As a master: who can be counted as in sync.
+    pub in_step: Option<InStep>,
+}
+
+/// Whom an instance follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Follows {
+    /// The term whose master that is. Before it followed anybody for it, the instance made sure that it has no tail.
+    pub term: u64,
+    /// Addresses.
+    pub peers: BTreeSet<String>,
+}
+
+/// Replicas that have everything their master ever acknowledged, and without which it acknowledges nothing any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InStep {
+    /// The master's term.
+    pub term: u64,
+    /// The version of each one's record when the master said so. It may have been away since when it has another now.
+    pub members: BTreeMap<InstanceName, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +85,12 @@ pub struct SchemaReport {
     pub error: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fenced {
     /// The master term that begins with it.
     pub term: u64,
-    /// How much of the old master's writes it has: the old master's component of its vclock.
-    pub position: u64,
+    /// The rows that it has, and goes on with if it becomes master.
+    pub kept: Kept,
 }
 
 impl View<'_> {
@@ -77,6 +104,24 @@ impl View<'_> {
         let observed = self.instances.get(&instance.name)?;
         let offline_after_ms = self.state.settings.count(Setting::OfflineAfterMs) as u64;
         Some(observed.silent_ms < offline_after_ms && observed.incarnation == instance.incarnation)
+    }
+
+    /// The reports of the instance's present life, when they are about its present part in the cluster.
+    pub fn current(&self, instance: &Instance) -> Option<&Observed> {
+        let part_version = self.state.topology.part_version(instance);
+        self.observed(instance).filter(|observed| observed.seen == part_version)
+    }
+
+    /// Whether it is known to have rows that a change of master did not keep.
+    pub fn is_stray(&self, instance: &Instance) -> bool {
+        self.observed(instance).is_some_and(|observed| observed.stray)
+    }
+
+    /// Whether the instance may still serve as a master that does not know of a change of master: it has not said that it
+    /// knows, and its lease may hold.
+    pub fn may_serve(&self, instance: &Instance) -> bool {
+        let knows = self.current(instance).is_some();
+        !knows && self.instances.get(&instance.name).is_none_or(|observed| observed.lease_left_ms > 0)
     }
 
     /// Whether the instance can be asked to do something now.

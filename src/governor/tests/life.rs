@@ -28,7 +28,13 @@ fn happen(world: &mut World, [kind, a, b, c]: [u8; 4]) {
         10 => world.ask(world::create_table(&format!("t{}", b % 3)), &mut said).unwrap(),
         _ => {
             world.moves_held = b.is_multiple_of(2);
-            world.positions.insert(name.as_str().into(), c.into());
+            world.write(&name, c.into());
+        }
+    }
+    // Who has a tail throws its data away as soon as it does not vote.
+    for name in world.strays() {
+        if world.state.topology.instances[&name.as_str().into()].state != InstanceState::Expelled {
+            world.wipe(&name).unwrap();
         }
     }
     world.pass(2000);

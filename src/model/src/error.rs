@@ -101,6 +101,8 @@ codes! {
     NoSuchReplicaset = 20310, "NO_SUCH_REPLICASET", false;
     /// A schema change could not be finished in its time and was undone everywhere.
     SchemaAborted = 20311, "SCHEMA_ABORTED", true;
+    /// Fewer members of the replicaset are in sync than `min_in_sync` wants.
+    TooFewInSync = 20312, "TOO_FEW_IN_SYNC", true;
 
     /// The host's storage refused: memory, disk or WAL. The message carries the host's words.
     Storage = 20400, "STORAGE", true;

@@ -2,22 +2,26 @@
 //!
 //! The master commits first and then waits; the host's appliers acknowledge each write after their own log has it. Who
 //! is in sync stands in the catalog, so the set shrinks and grows by Raft only. A follower that the governor is told of
-//! as keeping up is waited for from that moment on, before it is counted in.
+//! as keeping up is waited for from that moment on, before it is counted in; the promise ends when anything about the
+//! follower changes in the catalog, and the catalog counts nobody in on a promise that has ended.
 //!
-//! A write that is not acknowledged in time is in this master's log all the same, so its outcome is unknown.
+//! A row can be read before it is acknowledged, and before it is in the log. Whoever read such a row waits with the answer
+//! until it can not be lost any more (`settle`).
+//!
+//! A write that is not acknowledged in time, or not before another master takes over, is in this master's log all the
+//! same, so its outcome is unknown.
 
-use crate::host::{Deadline, Space, Waiter, fiber, relays, turn};
+use crate::host::{Deadline, Event, Waiter, clock, fiber, relays, turn};
+use crate::lineage;
 use crate::node::Node;
+use crate::raft::disk;
 use crate::start::lua;
-use catalog::{Setting, State};
-use model::msgpack::Reader;
+use catalog::{Instance, Setting, State};
 use model::{Code, Error, InstanceName, Result};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::{Rc, Weak};
 
-/// The space in which the host numbers the members of a replicaset.
-const SPACE_OF_MEMBERS: Space = Space(320);
 /// How often Lua is asked where the host's clocks can not be read.
 const POLL_S: f64 = 0.001;
 /// A member without a number has never followed anybody, so it has nothing.
@@ -31,16 +35,129 @@ thread_local! {
 struct Waiting {
     target: u64,
     waiter: Waiter,
+    since_s: f64,
+    /// Another master is to take over.
+    is_deposed: Cell<bool>,
+}
+
+/// What a follower that will be counted in was promised.
+#[derive(Clone, Copy)]
+struct Promise {
+    /// The version of its record then.
+    version: u64,
+    /// The position that it must have reached: what was written before the promise.
+    floor: u64,
+}
+
+/// Commits of which some are on their way to the log.
+struct Commits {
+    last: Cell<u64>,
+    underway: RefCell<BTreeSet<u64>>,
+    /// Fires when one ended that somebody waits for.
+    ended: Event,
+    awaited: Cell<usize>,
+    /// Users' functions that run and commit by themselves, unseen.
+    functions: Cell<usize>,
 }
 
 struct Acks {
     /// The members to wait for, by name, with their numbers: in sync, or promised to the governor.
     required: RefCell<BTreeMap<InstanceName, u32>>,
-    /// Followers that will be counted in, with the position that they must have reached for it.
-    promised: RefCell<BTreeMap<InstanceName, u64>>,
+    promised: RefCell<BTreeMap<InstanceName, Promise>>,
+    /// Followers that are not promised anything yet, with what was written when they were last looked at.
+    behind: RefCell<BTreeMap<InstanceName, u64>>,
     /// In the order of their targets, because commits end in the order of the log.
     waiting: RefCell<VecDeque<Weak<Waiting>>>,
     timeout_ms: Cell<u64>,
+    /// Others are in sync and this instance is not their master.
+    is_deposed: Cell<bool>,
+    /// How many members are in sync, and how many have to be for writes to be taken.
+    in_sync: Cell<(usize, usize)>,
+}
+
+thread_local! {
+    static COMMITS: OnceCell<&'static Commits> = const { OnceCell::new() };
+}
+
+fn commits() -> Result<&'static Commits> {
+    COMMITS.with(|cell| match cell.get() {
+        Some(commits) => Ok(*commits),
+        None => {
+            let (last, underway) = (Cell::default(), RefCell::default());
+            let (awaited, functions) = (Cell::default(), Cell::default());
+            let commits = Commits { last, underway, ended: Event::new()?, awaited, functions };
+            Ok(*cell.get_or_init(|| Box::leak(Box::new(commits))))
+        }
+    })
+}
+
+/// A commit that may not be in the log yet; until it is dropped.
+pub struct Commit {
+    commits: &'static Commits,
+    number: u64,
+}
+
+/// A commit begins. Errors: `Storage` when there is no memory.
+pub fn begin_commit() -> Result<Commit> {
+    let commits = commits()?;
+    let number = commits.last.get() + 1;
+    commits.last.set(number);
+    commits.underway.borrow_mut().insert(number);
+    Ok(Commit { commits, number })
+}
+
+/// A user's function that may commit; until it is dropped.
+pub struct Function {
+    commits: &'static Commits,
+}
+
+/// A function that may commit begins. Errors: `Storage` when there is no memory.
+pub fn begin_function() -> Result<Function> {
+    let commits = commits()?;
+    commits.functions.set(commits.functions.get() + 1);
+    Ok(Function { commits })
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        self.commits.functions.set(self.commits.functions.get() - 1);
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        self.commits.underway.borrow_mut().remove(&self.number);
+        if self.commits.awaited.get() > 0 {
+            self.commits.ended.notify_all();
+        }
+    }
+}
+
+/// Waits until all that could be read here just now is in the logs of all members in sync. Yields, unless it is.
+///
+/// Errors: `Timeout` when it is not after `ack_timeout_ms`.
+pub fn settle() -> Result<()> {
+    let commits = commits()?;
+    let last = commits.last.get();
+    let is_logged = || commits.underway.borrow().first().is_none_or(|first| *first > last);
+    if !is_logged() {
+        let deadline = Deadline::after_ms(acks().timeout_ms.get());
+        commits.awaited.set(commits.awaited.get() + 1);
+        let waited = commits.ended.wait_until(deadline, "rows to be in the log", || is_logged().then_some(()));
+        commits.awaited.set(commits.awaited.get() - 1);
+        waited?;
+    }
+    if commits.functions.get() > 0 {
+        // Passes through the log behind whatever they have committed.
+        disk::write_mark(disk::BARRIER_KEY, 0)?;
+    }
+    await_in_sync().map_err(|error| match error.code {
+        Code::Unknown => Error::new(
+            Code::Timeout,
+            "what was read is not in the logs of all members in sync yet, and could be lost with this master",
+        ),
+        _ => error,
+    })
 }
 
 fn acks() -> &'static Acks {
@@ -50,8 +167,11 @@ fn acks() -> &'static Acks {
             Box::leak(Box::new(Acks {
                 required: RefCell::default(),
                 promised: RefCell::default(),
+                behind: RefCell::default(),
                 waiting: RefCell::default(),
                 timeout_ms: Cell::new(0),
+                is_deposed: Cell::new(false),
+                in_sync: Cell::new((0, 0)),
             }))
         })
     })
@@ -63,12 +183,20 @@ pub fn on_change(node: &'static Node, state: &State) {
     acks.timeout_ms.set(state.settings.count(Setting::AckTimeoutMs) as u64);
     let Some(me) = state.topology.instances.get(&node.me.name) else { return };
     let Some(replicaset) = state.topology.replicasets.get(&me.replicaset) else { return };
-    if replicaset.master.as_ref() != Some(&me.name) {
+    acks.in_sync.set((replicaset.in_sync.len(), state.settings.count(Setting::MinInSync)));
+    let is_master = replicaset.master.as_ref() == Some(&me.name);
+    // While a term has no master, members that still follow this one acknowledge what they have, and keep it: whoever
+    // becomes master is one of them.
+    acks.is_deposed.set(!is_master && replicaset.master.is_some());
+    if !is_master {
         acks.promised.borrow_mut().clear();
     }
-    // An instance that is offline is not counted in: the catalog refuses it.
-    acks.promised.borrow_mut().retain(|name, _| {
-        !replicaset.in_sync.contains(name) && state.topology.instances.get(name).is_some_and(|i| i.is_online())
+    if acks.is_deposed.get() {
+        acks.let_go();
+    }
+    acks.promised.borrow_mut().retain(|name, promise| {
+        let holds = |instance: &Instance| instance.is_online() && instance.version == promise.version;
+        !replicaset.in_sync.contains(name) && state.topology.instances.get(name).is_some_and(holds)
     });
     let mut members: BTreeSet<InstanceName> = replicaset.in_sync.clone();
     members.extend(acks.promised.borrow().keys().cloned());
@@ -77,27 +205,43 @@ pub fn on_change(node: &'static Node, state: &State) {
     acks.wake(false);
 }
 
-/// Which of these followers can be counted in: from now on no write is acknowledged without them, and they have all that
-/// was written before.
-pub fn promise(state: &State, followers: BTreeSet<InstanceName>) -> BTreeSet<InstanceName> {
+/// Which of these followers can be counted in, with the versions of their records: from now on no write is acknowledged
+/// without them, they have all that was written before, and no rows that are not here.
+pub fn promise(state: &State, followers: Vec<&Instance>) -> BTreeMap<InstanceName, u64> {
     let acks = acks();
-    let written = written();
-    {
-        let (mut promised, required) = (acks.promised.borrow_mut(), acks.required.borrow());
-        for name in followers.iter().filter(|name| !required.contains_key(*name)) {
-            promised.insert(name.clone(), written);
-        }
-    }
+    acks.make_promises(&followers);
     let mut members: BTreeSet<InstanceName> = acks.required.borrow().keys().cloned().collect();
     members.extend(acks.promised.borrow().keys().cloned());
     acks.require(state, &members);
     let (promised, required) = (acks.promised.borrow(), acks.required.borrow());
     let positions = positions(required.values().copied());
-    let has_reached = |name: &InstanceName| {
-        let floor = promised.get(name).copied().unwrap_or(0);
-        required.get(name).and_then(|id| positions.get(id)).is_some_and(|position| *position >= floor)
+    let keeps_up = |follower: &&Instance| {
+        let floor = promised.get(&follower.name).map_or(0, |promise| promise.floor);
+        let Some(id) = required.get(&follower.name) else { return false };
+        positions.get(id).is_some_and(|position| *position >= floor) && relays::is_beyond(*id) != Some(true)
     };
-    followers.into_iter().filter(has_reached).collect()
+    followers.into_iter().filter(keeps_up).map(|follower| (follower.name.clone(), follower.version)).collect()
+}
+
+/// The members that a write has waited for for so long.
+pub fn stuck(after_ms: u64) -> BTreeSet<InstanceName> {
+    let acks = acks();
+    let waiting = acks.waiting.borrow();
+    let oldest = waiting.iter().find_map(Weak::upgrade);
+    let is_late = |waiting: &Rc<Waiting>| (clock::now_s() - waiting.since_s) * 1e3 >= after_ms as f64;
+    oldest.filter(is_late).map(|waiting| acks.missing(waiting.target).into_iter().collect()).unwrap_or_default()
+}
+
+/// Whether a write may begin.
+///
+/// Errors: `TooFewInSync`.
+pub fn check_in_sync() -> Result<()> {
+    let (now, wanted) = acks().in_sync.get();
+    if now >= wanted {
+        return Ok(());
+    }
+    let message = format!("the replicaset has {now} members in sync, and min_in_sync wants {wanted} to have a write");
+    Err(Error::new(Code::TooFewInSync, message).with_hint("writes go on when a replica has caught up"))
 }
 
 /// Waits until every member in sync has all that this instance has written so far. Yields, unless they have it.
@@ -105,6 +249,9 @@ pub fn promise(state: &State, followers: BTreeSet<InstanceName>) -> BTreeSet<Ins
 /// Errors: `Unknown` when they do not in `ack_timeout_ms`.
 pub fn await_in_sync() -> Result<()> {
     let acks = acks();
+    if acks.is_deposed.get() {
+        return Err(deposed());
+    }
     if acks.required.borrow().is_empty() {
         return Ok(());
     }
@@ -112,15 +259,20 @@ pub fn await_in_sync() -> Result<()> {
     if acks.acknowledged() >= target {
         return Ok(());
     }
-    let waiting = Rc::new(Waiting { target, waiter: Waiter::new() });
+    let waiting =
+        Rc::new(Waiting { target, waiter: Waiter::new(), since_s: clock::now_s(), is_deposed: Cell::new(false) });
     acks.waiting.borrow_mut().push_back(Rc::downgrade(&waiting));
     let deadline = Deadline::after_ms(acks.timeout_ms.get());
     if relays::written().is_some() {
         waiting.waiter.park(deadline);
     } else {
-        while acks.acknowledged() < target && !deadline.has_passed() && !fiber::is_cancelled() {
+        let is_over = || deadline.has_passed() || waiting.is_deposed.get() || fiber::is_cancelled();
+        while acks.acknowledged() < target && !is_over() {
             fiber::sleep(POLL_S);
         }
+    }
+    if waiting.is_deposed.get() {
+        return Err(deposed());
     }
     if acks.acknowledged() >= target {
         return Ok(());
@@ -132,6 +284,11 @@ pub fn await_in_sync() -> Result<()> {
         acks.timeout_ms.get()
     );
     Err(Error::new(Code::Unknown, message).with_hint("read before you write it again"))
+}
+
+fn deposed() -> Error {
+    let message = "the write is in this instance's log, but another master is taking over: it may be lost";
+    Error::new(Code::Unknown, message).with_hint("read before you write it again")
 }
 
 /// Once a turn of the loop: an acknowledgement wakes the loop, so none is missed.
@@ -147,15 +304,37 @@ fn wake_acknowledged() {
 
 impl Acks {
     fn require(&self, state: &State, members: &BTreeSet<InstanceName>) {
-        let numbers = numbers().unwrap_or_else(|error| {
+        let numbers = lineage::numbers().unwrap_or_else(|error| {
             log::error!("the members' numbers can not be read: {error}");
-            BTreeMap::new()
+            Vec::new()
         });
         let number = |name: &InstanceName| {
             let uuid = state.topology.instances.get(name).map(|instance| instance.uuid.as_str());
-            uuid.and_then(|uuid| numbers.get(uuid)).copied().unwrap_or(NO_NUMBER)
+            let found = numbers.iter().find(|(_, of)| Some(of.as_str()) == uuid);
+            found.map_or(NO_NUMBER, |(number, _)| *number)
         };
         *self.required.borrow_mut() = members.iter().map(|name| (name.clone(), number(name))).collect();
+    }
+
+    /// Promises to wait from now on for the followers that have what was written when they were last looked at. One that is
+    /// far behind, or does not move, would hold up every write.
+    fn make_promises(&self, followers: &[&Instance]) {
+        let floor = written();
+        let numbers = lineage::numbers().unwrap_or_default();
+        let (mut promised, mut behind) = (self.promised.borrow_mut(), self.behind.borrow_mut());
+        let required = self.required.borrow();
+        behind.retain(|name, _| followers.iter().any(|follower| follower.name == *name));
+        for follower in followers.iter().filter(|follower| !required.contains_key(&follower.name)) {
+            let number = numbers.iter().find(|(_, uuid)| *uuid == follower.uuid).map(|(number, _)| *number);
+            let Some(number) = number else { continue };
+            let position = positions(std::iter::once(number)).get(&number).copied().unwrap_or(0);
+            if position >= behind.get(&follower.name).copied().unwrap_or(floor) {
+                promised.insert(follower.name.clone(), Promise { version: follower.version, floor });
+                behind.remove(&follower.name);
+            } else {
+                behind.insert(follower.name.clone(), floor);
+            }
+        }
     }
 
     /// How many rows of this instance all members have that are waited for.
@@ -173,6 +352,14 @@ impl Acks {
         let positions = positions(required.values().copied());
         let lacks = |id: &u32| positions.get(id).copied().unwrap_or(0) < target;
         required.iter().filter(|(_, id)| lacks(id)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Lets everybody go who waits: others decide now what is kept.
+    fn let_go(&self) {
+        for waiting in self.waiting.borrow_mut().drain(..).filter_map(|waiting| waiting.upgrade()) {
+            waiting.is_deposed.set(true);
+            waiting.waiter.wake();
+        }
     }
 
     /// Wakes those whose target is reached. Where clocks can not be read, they look by themselves.
@@ -211,18 +398,4 @@ fn told_by_lua() -> BTreeMap<u32, u64> {
         log::error!("{error}");
         BTreeMap::new()
     })
-}
-
-/// The host's numbers of the members, by UUID.
-fn numbers() -> Result<BTreeMap<String, u32>> {
-    let mut walk = SPACE_OF_MEMBERS.iterate(0, crate::host::IteratorKind::All, &[0x90])?;
-    let (mut numbers, mut tuple) = (BTreeMap::new(), Vec::new());
-    while walk.copy_next(&mut tuple)? {
-        let mut reader = Reader::new(&tuple);
-        reader.array_len()?;
-        let id = u32::try_from(reader.uint()?).unwrap_or(NO_NUMBER);
-        numbers.insert(reader.str()?.to_owned(), id);
-        tuple.clear();
-    }
-    Ok(numbers)
 }

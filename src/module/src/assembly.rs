@@ -3,14 +3,15 @@
 use crate::acks;
 use crate::facts::Facts;
 use crate::host::{Event, clock, guard};
+use crate::lineage::{self, Lineage};
 use crate::mastership::{self, Mastership};
 use crate::net::{LinkEvent, Pool, SERVICE_USER};
 use crate::node::{self, Me, Node};
-use crate::raft::{Machine, Published, Runtime, disk, machine};
+use crate::raft::{Machine, Published, Runtime, disk, machine, watch};
 use crate::schema_work::{self, SchemaWork};
 use crate::start::lua;
-use crate::{bridge, doors, global_rows, governing, moving, query, router};
-use boot::Config;
+use crate::{bridge, doors, facts, global_rows, governing, moving, query, router};
+use boot::{Address, Config};
 use catalog::State;
 use consensus::Log;
 use model::{RaftId, Result};
@@ -18,8 +19,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Starts Raft from what is on disk and opens the doors for other instances. The storage is open.
-pub fn assemble(config: Config, me: Me, bootstrap: bool) -> Result<&'static Node> {
+/// Starts Raft from what is on disk and opens the doors for other instances. The storage is open. `copied` says from the
+/// master of which term it was copied once, and from whom, if that was just now.
+pub fn assemble(config: Config, me: Me, bootstrap: bool, copied: (u64, Vec<Address>)) -> Result<&'static Node> {
+    let (joined_in, donors) = copied;
+    // Who has just copied a master goes on following it.
+    let term = if donors.is_empty() { 0 } else { joined_in };
+    let follows = (term, donors.iter().map(ToString::to_string).collect());
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
     let log = restore_log(&me, bootstrap)?;
     let (state, snapshot_index) = machine::restore(&log)?;
@@ -42,8 +48,9 @@ pub fn assemble(config: Config, me: Me, bootstrap: bool) -> Result<&'static Node
         raft,
         catalog,
         senders: RefCell::default(),
-        facts: Facts::new()?,
+        facts: Facts::new(follows)?,
         mastership: Mastership::new()?,
+        lineage: Lineage::open(joined_in)?,
         schema_work: SchemaWork::new()?,
         storage_changed: Rc::new(Event::new()?),
     })?;
@@ -59,6 +66,8 @@ pub fn assemble(config: Config, me: Me, bootstrap: bool) -> Result<&'static Node
     on_change(&node.state());
     mastership::start(node)?;
     schema_work::start(node)?;
+    lineage::start(node)?;
+    watch::start(node);
     governing::start(node)?;
     Ok(node)
 }
@@ -98,6 +107,8 @@ fn on_change(state: &Arc<State>) {
     tell(&|| query::on_change(node, state));
     tell(&|| acks::on_change(node, state));
     tell(&|| mastership::on_change(node, state));
+    tell(&|| lineage::on_change(node, state));
+    tell(&|| facts::on_change(node, state));
     tell(&|| schema_work::on_change(node));
     tell(&|| moving::on_change(node, state));
     tell(&|| governing::on_change());

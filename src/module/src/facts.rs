@@ -4,13 +4,15 @@
 //! a ping is over, so that news travel at once and silence means that this thread is stuck.
 
 use crate::acks;
-use crate::host::{Call, Deadline, Event};
+use crate::host::{Call, Deadline, Event, clock};
+use crate::lease;
 use crate::node::{self, Node};
 use crate::start::join::encode;
 use crate::start::lua;
-use catalog::{Instance, SchemaId};
-use model::msgpack::{Reader, write_bin};
+use catalog::{Instance, SchemaId, Setting, State};
+use model::msgpack::{Reader, write_array_len, write_bin, write_uint};
 use model::{Code, Error, InstanceName, Result};
+use replication::Kept;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,34 +26,53 @@ pub const PING_MS: u64 = 100;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub incarnation: u64,
+    /// The version of this instance's part in the cluster that the rest is about.
+    pub seen: u64,
     pub ready: bool,
-    pub peers: Option<BTreeSet<String>>,
+    pub stray: bool,
+    /// A master's term, and addresses.
+    pub follows: Option<(u64, BTreeSet<String>)>,
     pub schema: Option<(SchemaId, Option<String>)>,
-    /// Term and position.
-    pub fenced: Option<(u64, u64)>,
-    pub in_step: BTreeSet<InstanceName>,
+    /// The term, and the rows that are here.
+    pub fenced: Option<(u64, Kept)>,
+    pub stuck: BTreeSet<InstanceName>,
+    /// The term, and the versions of the members' records.
+    pub in_step: Option<(u64, BTreeMap<InstanceName, u64>)>,
 }
 
 /// What is known here and nowhere else.
 pub struct Facts {
     /// Which life of the process this is; 0 before the cluster has counted it.
     pub incarnation: Cell<u64>,
-    pub peers: RefCell<Option<BTreeSet<String>>>,
+    /// The version of this instance's part that was told to the others.
+    seen: Cell<u64>,
+    pub follows: RefCell<Option<(u64, BTreeSet<String>)>>,
     pub schema: RefCell<Option<(SchemaId, Option<String>)>>,
-    pub fenced: Cell<Option<(u64, u64)>>,
+    pub fenced: RefCell<Option<(u64, Kept)>>,
     /// Fires when any of these changed.
     pub changed: Event,
 }
 
 impl Facts {
-    pub fn new() -> Result<Self> {
+    /// `follows` is the term of a master and the addresses that this instance is set up to follow.
+    pub fn new(follows: (u64, BTreeSet<String>)) -> Result<Self> {
         Ok(Self {
             incarnation: Cell::new(0),
-            peers: RefCell::new(Some(BTreeSet::new())),
+            seen: Cell::new(0),
+            follows: RefCell::new(Some(follows)),
             schema: RefCell::new(None),
-            fenced: Cell::new(None),
+            fenced: RefCell::new(None),
             changed: Event::new()?,
         })
+    }
+}
+
+/// The catalog changed: what concerns this instance is news, for its reports are about it from now on.
+pub fn on_change(node: &Node, state: &State) {
+    let record = state.topology.instances.get(&node.me.name);
+    let seen = record.map_or(0, |record| state.topology.part_version(record));
+    if node.facts.seen.replace(seen) != seen {
+        node.facts.changed.notify_all();
     }
 }
 
@@ -62,6 +83,8 @@ struct Link {
     upstream: bool,
     /// It follows this instance.
     downstream: bool,
+    /// What ended following it for good.
+    failure: Option<String>,
 }
 
 /// The state of replication by the members' UUIDs.
@@ -83,36 +106,64 @@ pub fn report(node: &Node) -> Result<Report> {
     let follows = |name: &InstanceName| {
         topology.instances.get(name).is_some_and(|master| links.get(&master.uuid).is_some_and(|link| link.upstream))
     };
-    let in_step = record.filter(|_| is_master).map(|record| {
-        let members = topology.members(&record.replicaset);
+    let in_step = replicaset.filter(|_| is_master).map(|replicaset| {
+        let members = topology.members(&replicaset.name);
         // The relay to a member that was stopped looks well for a while; the catalog knows better.
         let follows_me = |member: &&Instance| links.get(&member.uuid).is_some_and(|link| link.downstream);
         let followers = members.filter(|member| member.is_online()).filter(follows_me);
-        acks::promise(&state, followers.map(|member| member.name.clone()).collect())
+        (replicaset.master_term, acks::promise(&state, followers.collect()))
     });
-    let is_counted = facts.incarnation.get() > 0;
+    // A master that is away can not be followed; whoever has its writes may have to take over.
+    let is_away = |name: &InstanceName| topology.instances.get(name).is_none_or(|master| !master.is_online());
+    let is_in_place = is_master || master.is_none_or(|master| is_away(master) || follows(master));
+    let stray = node.lineage.is_stray();
+    if let Some(master) = master.filter(|_| !is_master).and_then(|master| topology.instances.get(master)) {
+        let link = links.get(&master.uuid);
+        node.lineage.saw_link(link.is_some_and(|link| link.upstream), link.and_then(|link| link.failure.as_deref()));
+    }
     Ok(Report {
         incarnation: facts.incarnation.get(),
-        ready: is_counted && (is_master || master.is_none_or(follows)),
-        peers: facts.peers.borrow().clone(),
+        seen: record.map_or(0, |record| topology.part_version(record)),
+        ready: facts.incarnation.get() > 0 && is_in_place && !stray,
+        stray,
+        follows: facts.follows.borrow().clone(),
         schema: facts.schema.borrow().clone(),
-        fenced: facts.fenced.get(),
-        in_step: in_step.unwrap_or_default(),
+        fenced: facts.fenced.borrow().clone(),
+        stuck: if is_master {
+            acks::stuck(state.settings.count(Setting::OfflineAfterMs) as u64)
+        } else {
+            BTreeSet::new()
+        },
+        in_step,
     })
 }
 
-/// The door: takes the last report that the leader has, answers the one that is true now.
+/// The arguments of the door: the last report that the leader has, and the stamp that it sends back for a lease of so
+/// many milliseconds.
+pub fn args(known: &[u8], stamp_ns: u64, lease_ms: u64) -> Vec<u8> {
+    let mut args = Vec::with_capacity(known.len() + 32);
+    write_array_len(&mut args, 3);
+    write_bin(&mut args, known);
+    write_uint(&mut args, stamp_ns);
+    write_uint(&mut args, lease_ms);
+    args
+}
+
+/// The door: answers the report that is true now, and a stamp.
 pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let node = node::get()?;
     let mut reader = Reader::new(call.args());
     reader.array_len()?;
     let known = reader.bin()?.to_vec();
+    lease::renew(reader.uint()?, reader.uint()?);
     let mut bytes = encode(&report(node)?)?;
     if bytes == known {
         node.facts.changed.wait(Deadline::after_ms(PING_MS));
         bytes = encode(&report(node)?)?;
     }
-    let mut reply = Vec::with_capacity(bytes.len() + 5);
+    let mut reply = Vec::with_capacity(bytes.len() + 16);
+    write_array_len(&mut reply, 2);
     write_bin(&mut reply, &bytes);
+    write_uint(&mut reply, clock::precise_ns());
     call.reply(&reply)
 }

@@ -9,9 +9,12 @@ mod bridge;
 mod crud;
 mod doors;
 mod facts;
+mod farewell;
 mod global_rows;
 mod governing;
 mod host;
+mod lease;
+mod lineage;
 mod mastership;
 mod moving;
 mod net;
@@ -51,11 +54,16 @@ pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_in
     }
 }
 
-/// What the host calls when it begins to shut down: worker threads leave it alone from then on.
+/// What the host calls when it begins to shut down: others take over what this instance leads, and worker threads leave the
+/// host alone from then on. Yields.
 ///
 /// # Safety
 /// Called by Lua only, on the tx thread.
 unsafe extern "C-unwind" fn shut_down(_: *mut lua_State) -> c_int {
+    let _ = host::guard::contain(|| {
+        farewell::say();
+        Ok(())
+    });
     let _ = host::guard::contain(|| {
         bridge::shut_down();
         Ok(())

@@ -2,6 +2,7 @@
 //! served follows both.
 
 use crate::host::{Event, fiber, space};
+use crate::lineage;
 use crate::node::Node;
 use crate::router;
 use crate::schema_work;
@@ -83,9 +84,13 @@ fn follow(node: &'static Node) -> Result<()> {
     let state = node.state();
     let record = state.topology.instances.get(&node.me.name);
     let replicaset = record.and_then(|record| state.topology.replicasets.get(&record.replicaset));
-    let Some(master) = replicaset.and_then(|replicaset| replicaset.master.as_ref()) else { return Ok(()) };
-    let is_master = *master == node.me.name;
+    // The first member of a replicaset makes its data before there is a master.
+    let Some(replicaset) = replicaset.filter(|r| r.master.is_some() || !r.in_sync.is_empty()) else { return Ok(()) };
+    let (is_master, term) = (replicaset.master.as_ref() == Some(&node.me.name), replicaset.master_term);
     if is_master == space::is_read_only() {
+        if is_master {
+            lineage::lead(node, term)?;
+        }
         storage::set_read_only(!is_master)?;
         log::info!("mastership: this instance is {}", if is_master { "the master" } else { "a replica" });
         node.facts.changed.notify_all();

@@ -4,6 +4,7 @@
 
 use crate::facts::Facts;
 use crate::host::{Deadline, Event};
+use crate::lineage::Lineage;
 use crate::mastership::Mastership;
 use crate::net::{CallError, Pool, Priority};
 use crate::raft::{Published, Runtime};
@@ -37,6 +38,8 @@ pub struct Node {
     pub senders: RefCell<HashMap<RaftId, Address>>,
     pub facts: Facts,
     pub mastership: Rc<Mastership>,
+    pub lineage: Lineage,
+    /// Work on the host's schema.
     pub schema_work: Rc<SchemaWork>,
     /// Fires when this instance became writable or read-only, or its spaces changed.
     pub storage_changed: Rc<Event>,

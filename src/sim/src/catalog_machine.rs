@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use catalog::{Entry, Guard, InstanceState, Newcomer, Op, State, TierSpec};
 use consensus::Rng;
 use model::{Column, ColumnType, Distribution, Engine, SchemaChange, Table, TableState, TierName, Value};
+use replication::Kept;
 use sharding::{BucketRange, Tenure};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +72,10 @@ impl Catalog {
                 Op::UpdateAddress { instance, incarnation, address: format!("10.0.0.1:{}", 3000 + id % 1000) }
             }
             (3, Some((instance, _))) if rng.chance(1, 4) => Op::Expel { instance },
-            _ => Op::Join { instance: newcomer(rng.range(1, NAMES + 1)), tier: "default".into() },
+            _ => {
+                let instance = newcomer(rng.range(1, NAMES + 1));
+                Op::Join { instance, tier: "default".into(), replaces: None }
+            }
         }
     }
 
@@ -82,13 +86,23 @@ impl Catalog {
         let members: Vec<_> = topology.members(&chosen.name).map(|member| member.name.clone()).collect();
         let (replicaset, term) = (chosen.name.clone(), chosen.master_term);
         match rng.range(0, 4) {
-            0 => Op::SetMaster { replicaset, term: term + 1, master: None },
-            1 => Op::SetMaster { replicaset, term: term + rng.range(0, 2), master: rng.pick(&members).cloned() },
+            0 => Op::SetMaster { replicaset, term: term + 1, master: None, kept: None },
+            1 => {
+                let clock = [(1, rng.range(0, 100))].into_iter().collect();
+                let kept = Some(Kept { number: rng.range(1, 4) as u32, clock });
+                Op::SetMaster { replicaset, term: term + rng.range(0, 2), master: rng.pick(&members).cloned(), kept }
+            }
+            2 if rng.chance(1, 2) && !members.is_empty() => {
+                let to = rng.pick(&members).cloned().unwrap_or_else(|| "nobody".into());
+                Op::HandOver { replicaset, to }
+            }
             2 => Op::SetWeight { replicaset, weight: rng.range(0, 3) as u32 },
             _ => {
                 let mut in_sync: BTreeSet<_> = members.into_iter().filter(|_| rng.chance(2, 3)).collect();
                 in_sync.extend(chosen.master.clone());
-                Op::SetInSync { replicaset, term, in_sync }
+                let version = |name| topology.instances.get(name).map_or(0, |instance| instance.version);
+                let promised = in_sync.iter().map(|name| (name.clone(), version(name))).collect();
+                Op::SetInSync { replicaset, term, in_sync, promised }
             }
         }
     }

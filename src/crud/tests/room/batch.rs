@@ -211,3 +211,26 @@ fn global_tables_have_no_buckets_and_unknown_ones_no_rows() {
         ["done", "SCHEMA_CHANGED@7", "ARGUMENT@7", "ARGUMENT@7"]
     );
 }
+
+#[test]
+fn a_read_of_what_may_be_lost_yet_waits_alone() {
+    let world = World::new();
+    world.run(&[op(Verb::Insert, 0, &[&ann()])]);
+    let get = op(Verb::Get, 0, &[&user_key(1)]);
+    let bucket = crud::row::bucket_of_stored(&user_key(1)).unwrap();
+    world.guard.borrow_mut().begin_write(bucket).unwrap();
+    let store = || MemoryStore::new(&world.spaces, &world.tables);
+    let answers = Batch::new(store(), &world.tables, &world.guard).run(&[&get[..]]);
+    assert_eq!(answers.deferred, [(0, get.clone())]);
+    let alone = |store| {
+        let mut answer = Vec::new();
+        Batch::new(store, &world.tables, &world.guard).run_alone(&get, &mut answer);
+        describe(&answer)
+    };
+    world.guard.borrow_mut().end_in_doubt(bucket);
+    assert_eq!(alone(MemoryStore { fail_settle: true, ..store() }), "TIMEOUT@7");
+    assert_eq!(alone(store()), "1 'ann' 30");
+    // From then on nobody has to wait.
+    let answers = Batch::new(store(), &world.tables, &world.guard).run(&[&get[..]]);
+    assert_eq!((answers.deferred.len(), describe(answers.get(0))), (0, "1 'ann' 30".into()));
+}

@@ -132,11 +132,12 @@ pub struct MemoryStore<'a> {
     pub tables: &'a TwoTables,
     pub before: Option<Spaces>,
     pub fail_commit: bool,
+    pub fail_settle: bool,
 }
 
 impl<'a> MemoryStore<'a> {
     pub fn new(spaces: &'a RefCell<Spaces>, tables: &'a TwoTables) -> Self {
-        Self { spaces, tables, before: None, fail_commit: false }
+        Self { spaces, tables, before: None, fail_commit: false, fail_settle: false }
     }
 
     /// Whether the tuple has this key of the primary index.
@@ -178,6 +179,10 @@ impl Store for MemoryStore<'_> {
     fn begin(&mut self) -> Result<()> {
         assert!(self.before.replace(self.spaces.borrow().clone()).is_none(), "a transaction in a transaction");
         Ok(())
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        if self.fail_settle { Err(Error::new(Code::Timeout, "not yet")) } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<()> {

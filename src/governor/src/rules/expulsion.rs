@@ -24,7 +24,7 @@ fn step(view: &View<'_>, instance: &Instance) -> Option<Step> {
     if replicaset.master.as_ref() == Some(&instance.name) {
         // Only when everyone leaves: otherwise the rule on masters waits for another member to hand over to.
         let (name, term) = (replicaset.name.clone(), replicaset.master_term + 1);
-        let abdicate = Op::SetMaster { replicaset: name, term, master: None };
+        let abdicate = Op::SetMaster { replicaset: name, term, master: None, kept: None };
         return (alone && view.state.topology.is_draining(&replicaset.name))
             .then(|| propose_for(view, replicaset, abdicate));
     }

@@ -1,12 +1,15 @@
-//! Who is in sync: replicas that keep up are counted in, those that are offline are counted out, so that writes go on.
+//! Who is in sync: replicas that keep up are counted in, those that are offline, or answer but do not acknowledge writes, are
+//! counted out, so that writes go on.
 //!
-//! Never below `min_in_sync`: writes then wait for the members that are missing.
+//! Never below `min_in_sync`: writes then wait for the members that are missing. A member is counted in when three agree on
+//! what it is now: the master, which has waited for it since it came to be so; the member itself, which has seen its
+//! present part in the cluster, has no tail and follows the master of this term; and the catalog, which refuses otherwise.
 
 use super::propose_for;
 use crate::{Step, View};
-use catalog::{Op, Replicaset, Setting};
+use catalog::{Instance, Op, Replicaset, Setting};
 use model::InstanceName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
     view.state.topology.replicasets.values().filter_map(|replicaset| step(view, replicaset)).collect()
@@ -14,14 +17,14 @@ pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
 
 fn step(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
     let master = view.live_master(&replicaset.name)?;
-    let keeps_up = view.observed(master).map(|observed| &observed.in_step);
-    let counts = |name: &InstanceName, online: bool| {
-        let held = replicaset.in_sync.contains(name);
-        *name == master.name || online && (held || keeps_up.is_some_and(|replicas| replicas.contains(name)))
+    let stuck = view.current(master).map(|observed| &observed.stuck);
+    let counts = |member: &Instance| {
+        let held = replicaset.in_sync.contains(&member.name);
+        let stays = held && !stuck.is_some_and(|stuck| stuck.contains(&member.name));
+        member.name == master.name || member.is_online() && (stays || keeps_up(view, replicaset, master, member))
     };
     let members = view.state.topology.members(&replicaset.name);
-    let mut in_sync: BTreeSet<InstanceName> =
-        members.filter(|m| counts(&m.name, m.is_online())).map(|m| m.name.clone()).collect();
+    let mut in_sync: BTreeSet<InstanceName> = members.filter(|m| counts(m)).map(|m| m.name.clone()).collect();
     let min = view.state.settings.count(Setting::MinInSync);
     for missing in &replicaset.in_sync {
         if in_sync.len() >= min {
@@ -29,7 +32,24 @@ fn step(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
         }
         in_sync.insert(missing.clone());
     }
-    let op =
-        Op::SetInSync { replicaset: replicaset.name.clone(), term: replicaset.master_term, in_sync: in_sync.clone() };
-    (in_sync != replicaset.in_sync).then(|| propose_for(view, replicaset, op))
+    if in_sync == replicaset.in_sync {
+        return None;
+    }
+    let version = |name: &InstanceName| view.state.topology.instances.get(name).map(|instance| instance.version);
+    let new = in_sync.difference(&replicaset.in_sync);
+    let promised: BTreeMap<InstanceName, u64> = new.filter_map(|name| Some((name.clone(), version(name)?))).collect();
+    let (name, term) = (replicaset.name.clone(), replicaset.master_term);
+    Some(propose_for(view, replicaset, Op::SetInSync { replicaset: name, term, in_sync, promised }))
+}
+
+/// Whether a member that is not in sync can be counted in.
+fn keeps_up(view: &View<'_>, replicaset: &Replicaset, master: &Instance, member: &Instance) -> bool {
+    let term = replicaset.master_term;
+    let in_step = view.observed(master).and_then(|observed| observed.in_step.as_ref());
+    let waits_for_it = in_step
+        .is_some_and(|in_step| in_step.term == term && in_step.members.get(&member.name) == Some(&member.version));
+    let says_so = view.current(member).is_some_and(|observed| {
+        !observed.stray && observed.follows.as_ref().is_some_and(|follows| follows.term == term)
+    });
+    waits_for_it && says_so
 }

@@ -1,13 +1,10 @@
 //! Replication is a star: replicas follow the master, and the master follows nobody.
 //!
-//! A master that comes back after another took over may have rows that nobody acknowledged. Since nobody follows it, they
-//! stay where they are until it is master again; nothing keeps it from that yet.
-//!
-//! Not while a term has no master: its members have just stopped following the old one.
+//! Every replica is set up anew in every term, so that it looks for a tail of its own first. Not while a term has no
+//! master: its members have just stopped following the old one. The master sees to itself, before it takes writes.
 
-use crate::{Step, View};
+use crate::{Follows, Step, View};
 use catalog::{Instance, Replicaset};
-use std::collections::BTreeSet;
 
 pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
     view.state.topology.replicasets.values().flat_map(|replicaset| set_up(view, replicaset)).collect()
@@ -20,19 +17,18 @@ fn set_up(view: &View<'_>, replicaset: &Replicaset) -> Vec<Step> {
     let members = || view.state.topology.members(&replicaset.name);
     // Without any data yet, everybody waits for the first master.
     let Some(master) = members().find(|member| replicaset.master.as_ref() == Some(&member.name)) else { return vec![] };
-    let wanted = |member: &Instance| -> BTreeSet<String> {
-        if member.name == master.name { BTreeSet::new() } else { [master.address.clone()].into() }
-    };
+    let wanted = Follows { term: replicaset.master_term, peers: [master.address.clone()].into() };
     let is_wrong = |member: &&Instance| {
-        view.observed(member).and_then(|o| o.peers.as_ref()).is_some_and(|peers| *peers != wanted(member))
+        view.observed(member).and_then(|o| o.follows.as_ref()).is_some_and(|follows| *follows != wanted)
     };
-    let mut wrong: Vec<_> = members().filter(|member| view.can_ask(member)).filter(is_wrong).collect();
-    // The master first: a newcomer waits for it to answer.
-    wrong.sort_by_key(|member| (replicaset.master.as_ref() != Some(&member.name), member.raft_id));
+    let replicas = members().filter(|member| member.name != master.name && !view.is_stray(member));
+    let mut wrong: Vec<_> = replicas.filter(|member| view.can_ask(member)).filter(is_wrong).collect();
+    wrong.sort_by_key(|member| member.raft_id);
     let configure = |instance: &Instance| Step::ConfigureReplication {
         replicaset: replicaset.name.clone(),
+        term: wanted.term,
         instance: instance.name.clone(),
-        peers: wanted(instance),
+        peers: wanted.peers.clone(),
     };
     wrong.into_iter().map(configure).collect()
 }

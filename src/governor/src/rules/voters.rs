@@ -2,6 +2,8 @@
 //!
 //! A silent voter is replaced as soon as another instance can take its place, and kept otherwise: fewer voters would
 //! make nothing safer. An even number of voters tolerates no more failures than the odd number below it.
+//!
+//! An instance with rows that a change of master did not keep throws its data away, its votes with it: it does not vote.
 
 use crate::{Step, View};
 use catalog::{Instance, InstanceState, Setting};
@@ -14,7 +16,8 @@ pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
     if view.raft.is_joint || view.raft.voters.is_empty() {
         return vec![];
     }
-    if let Some(leader) = known().find(|i| i.raft_id == view.raft.leader && !i.stays()) {
+    let leaves = |i: &Instance| !i.stays() || view.is_stray(i);
+    if let Some(leader) = known().find(|i| i.raft_id == view.raft.leader && leaves(i)) {
         return hand_over(view, leader);
     }
     let voters = choose(view);
@@ -52,7 +55,7 @@ fn may_vote(view: &View<'_>, instance: &Instance) -> bool {
 fn choose(view: &View<'_>) -> BTreeSet<RaftId> {
     let votes = |instance: &Instance| view.raft.voters.contains(&instance.raft_id);
     let fit = |instance: &&Instance| {
-        let lasts = instance.stays() && may_vote(view, instance);
+        let lasts = instance.stays() && may_vote(view, instance) && !view.is_stray(instance);
         // An instance begins to vote when it is online; once it votes, it counts on.
         lasts && (instance.is_online() || votes(instance))
     };

@@ -2,8 +2,9 @@
 #![allow(dead_code)] // Each test file uses its part.
 
 use catalog::{Entry, InstanceState, Newcomer, Op, Outcome, State, TierSpec};
-use governor::{Action, Fenced, Observed, Raft, SchemaReport, Step, View};
+use governor::{Action, Fenced, Follows, InStep, Observed, Raft, SchemaReport, Step, View};
 use model::{Column, ColumnType, Distribution, Engine, InstanceName, SchemaChange, Table, TableState, Value};
+use replication::{Kept, Vclock};
 use sharding::MovePhase;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -20,10 +21,14 @@ pub struct World {
     pub raft: Raft,
     observed: BTreeMap<InstanceName, Observed>,
     alive: BTreeSet<InstanceName>,
-    /// How far each instance is with the old master's writes.
+    /// How many rows each instance has, all written by member 1.
     pub positions: BTreeMap<InstanceName, u64>,
+    /// The last term in which each instance followed a master or was one.
+    seen: BTreeMap<InstanceName, u64>,
     /// What each instance answers to schema changes instead of doing them.
     pub refusals: BTreeMap<InstanceName, String>,
+    /// Members that follow and acknowledge nothing.
+    pub stuck: BTreeSet<InstanceName>,
     /// Moves start and do not finish.
     pub moves_held: bool,
     pending_ms: u64,
@@ -46,7 +51,7 @@ impl World {
 
     /// Joins an instance; answers its replicaset.
     pub fn join(&mut self, name: &str, dc: &str, tier: &str) -> Answer<String> {
-        self.propose(Op::Join { instance: newcomer(name, dc), tier: tier.into() })?;
+        self.propose(Op::Join { instance: newcomer(name, dc), tier: tier.into(), replaces: None })?;
         self.appear(name);
         Ok(self.state.topology.instance(&name.into())?.replicaset.to_string())
     }
@@ -55,10 +60,88 @@ impl World {
     fn appear(&mut self, name: &str) {
         let name = InstanceName::from(name);
         let Some(instance) = self.state.topology.instances.get(&name) else { return };
-        let peers = BTreeSet::new();
         let incarnation = instance.incarnation;
         self.alive.insert(name.clone());
-        self.observed.insert(name, Observed { incarnation, ready: true, peers: Some(peers), ..Observed::default() });
+        let follows = Some(Follows::default());
+        self.observed.insert(name, Observed { incarnation, ready: true, follows, ..Observed::default() });
+    }
+
+    /// An instance with a tail has thrown its data away and joins with none.
+    pub fn wipe(&mut self, name: &str) -> Answer {
+        let known = self.state.topology.instance(&name.into())?;
+        let (old, dc) = (known.uuid.clone(), known.failure_domain.get("dc").cloned().unwrap_or_default());
+        let tier = known.tier.clone();
+        let anew = format!("{}{}", &old[..old.len() - 12], format_args!("{:012x}", known.raft_id + 0xa000));
+        let instance = Newcomer { uuid: anew, ..newcomer(name, &dc) };
+        self.propose(Op::Join { instance, tier, replaces: Some(old) })?;
+        let (term, rows) = self.master_of(&name.into());
+        self.seen.insert(name.into(), term);
+        self.positions.insert(name.into(), rows);
+        self.appear(name);
+        Ok(())
+    }
+
+    /// A master writes so many rows; those that follow it get all but a few of them.
+    pub fn write(&mut self, name: &str, rows: u64) {
+        let (name, topology) = (InstanceName::from(name), &self.state.topology);
+        let Some(instance) = topology.instances.get(&name) else { return };
+        let is_master = |r: &&catalog::Replicaset| r.master.as_ref() == Some(&name);
+        let Some(replicaset) = topology.replicasets.get(&instance.replicaset).filter(is_master) else { return };
+        if !self.alive.contains(&name) {
+            return;
+        }
+        let written = self.positions.entry(name.clone()).or_default();
+        *written += rows;
+        let written = *written;
+        for member in topology.members(&replicaset.name).filter(|member| self.alive.contains(&member.name)) {
+            let follows = self.observed.get(&member.name).and_then(|o| o.follows.as_ref());
+            if follows.is_some_and(|f| f.term == replicaset.master_term && f.peers.contains(&instance.address)) {
+                let has = self.positions.entry(member.name.clone()).or_default();
+                *has = (*has).max(written.saturating_sub(rows % 4));
+            }
+        }
+    }
+
+    /// Live instances with a tail that do not vote: they throw their data away.
+    pub fn strays(&mut self) -> Vec<String> {
+        self.observe_themselves();
+        let topology = &self.state.topology;
+        let is_stray = |name: &&InstanceName| self.observed.get(*name).is_some_and(|o| o.stray);
+        let votes =
+            |name: &InstanceName| topology.instances.get(name).is_some_and(|i| self.raft.voters.contains(&i.raft_id));
+        let strays = self.alive.iter().filter(is_stray).filter(|name| !votes(name));
+        strays.map(ToString::to_string).collect()
+    }
+
+    /// The term of an instance's replicaset, and how many rows its master has.
+    fn master_of(&self, name: &InstanceName) -> (u64, u64) {
+        let topology = &self.state.topology;
+        let replicaset = topology.instances.get(name).and_then(|i| topology.replicasets.get(&i.replicaset));
+        let rows = replicaset.and_then(|r| self.positions.get(r.master.as_ref()?));
+        (replicaset.map_or(0, |r| r.master_term), rows.copied().unwrap_or(0))
+    }
+
+    fn clock(&self, name: &InstanceName) -> Vclock {
+        [(1, self.positions.get(name).copied().unwrap_or(0))].into_iter().collect()
+    }
+
+    /// What every live instance sees of itself.
+    fn observe_themselves(&mut self) {
+        let topology = &self.state.topology;
+        for name in &self.alive {
+            let Some(instance) = topology.instances.get(name) else { continue };
+            let Some(replicaset) = topology.replicasets.get(&instance.replicaset) else { continue };
+            let seen = self.seen.entry(name.clone()).or_default();
+            if replicaset.master.as_ref() == Some(name) {
+                *seen = replicaset.master_term;
+            }
+            let rows = self.positions.get(name).copied().unwrap_or(0);
+            let stray = replicaset.history.stray(*seen, &[(1, rows)].into_iter().collect()).is_some();
+            if let Some(observed) = self.observed.get_mut(name) {
+                observed.seen = topology.part_version(instance);
+                observed.stray = stray;
+            }
+        }
     }
 
     pub fn leads(&self, name: &str) -> bool {
@@ -85,6 +168,7 @@ impl World {
     }
 
     pub fn view(&mut self) -> View<'_> {
+        self.observe_themselves();
         self.observe_masters();
         View {
             state: &self.state,
@@ -103,14 +187,19 @@ impl World {
             let Some(master) = members().find(|member| replicaset.master.as_ref() == Some(&member.name)) else {
                 continue;
             };
-            let star = BTreeSet::from([master.address.clone()]);
+            let term = replicaset.master_term;
+            let star = Some(Follows { term, peers: BTreeSet::from([master.address.clone()]) });
             let connected = |name: &InstanceName| {
-                let follows = self.observed.get(name).is_some_and(|o| o.peers.as_ref() == Some(&star));
+                let follows = self.observed.get(name).is_some_and(|o| o.follows == star);
                 self.alive.contains(name) && (*name == master.name || follows)
             };
-            let in_step = members().map(|member| member.name.clone()).filter(connected).collect();
+            let moves_on = |name: &InstanceName| connected(name) && !self.stuck.contains(name);
+            let followers = members().filter(|member| moves_on(&member.name));
+            let in_step = InStep { term, members: followers.map(|m| (m.name.clone(), m.version)).collect() };
             if connected(&master.name) {
-                self.observed.entry(master.name.clone()).or_default().in_step = in_step;
+                let observed = self.observed.entry(master.name.clone()).or_default();
+                observed.in_step = Some(in_step);
+                observed.stuck = replicaset.in_sync.intersection(&self.stuck).cloned().collect();
             }
         }
     }
@@ -143,11 +232,20 @@ impl World {
             Step::Propose(entry) => self.apply(&entry)?,
             Step::ChangeMembership { voters, learners } => self.raft = Raft { voters, learners, ..self.raft.clone() },
             Step::TransferLeadership { to } => self.raft.leader = to,
-            Step::ConfigureReplication { instance, peers, .. } => self.report(&instance, |o| o.peers = Some(peers)),
-            Step::Fence { term, instances, .. } => {
+            Step::ConfigureReplication { instance, term, peers, .. } => {
+                let (_, rows) = self.master_of(&instance);
+                self.seen.insert(instance.clone(), term);
+                let behind = self.positions.entry(instance.clone()).or_default();
+                *behind = (*behind).max(rows);
+                self.report(&instance, |o| o.follows = Some(Follows { term, peers }));
+            }
+            Step::Fence { term, instances, reach, .. } => {
                 for instance in instances {
-                    let position = self.positions.get(&instance).copied().unwrap_or(0);
-                    self.report(&instance, |o| o.fenced = Some(Fenced { term, position }));
+                    if let Some(reach) = &reach {
+                        self.positions.insert(instance.clone(), reach.get(1));
+                    }
+                    let kept = Kept { number: 100, clock: self.clock(&instance) };
+                    self.report(&instance, |o| o.fenced = Some(Fenced { term, kept }));
                 }
             }
             Step::ApplySchema { id, instances } => {
@@ -246,6 +344,10 @@ fn newcomer(name: &str, dc: &str) -> Newcomer {
 
 pub fn expel(name: &str) -> Op {
     Op::Expel { instance: name.into() }
+}
+
+pub fn hand_over(replicaset: &str, to: &str) -> Op {
+    Op::HandOver { replicaset: replicaset.into(), to: to.into() }
 }
 
 pub fn weight(replicaset: &str, weight: u32) -> Op {

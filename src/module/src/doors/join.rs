@@ -1,6 +1,7 @@
 //! How a member answers those that want in: where the cluster is, and what place a newcomer gets.
 
 use crate::host::{Call, Deadline};
+use crate::lineage;
 use crate::net::CallError;
 use crate::node::{self, Node};
 use crate::start::JOIN_DOOR;
@@ -65,7 +66,7 @@ fn forward(node: &Node, leader: &Address, request: &[u8], deadline: Deadline) ->
 }
 
 /// Gives the newcomer its place, and waits until there is somebody to copy from where it is not the first.
-fn admit(node: &Node, request: JoinRequest, deadline: Deadline) -> Result<JoinAnswer> {
+fn admit(node: &'static Node, request: JoinRequest, deadline: Deadline) -> Result<JoinAnswer> {
     let name = InstanceName(request.name.clone());
     let instance = Newcomer {
         name: name.clone(),
@@ -73,26 +74,31 @@ fn admit(node: &Node, request: JoinRequest, deadline: Deadline) -> Result<JoinAn
         address: request.address.to_string(),
         failure_domain: request.failure_domain,
     };
-    node.propose(Op::Join { instance, tier: request.tier.into() }, deadline)?;
-    node.wait_for(deadline, "the first member of the replicaset", |state| place(state, &name))
+    let joined =
+        node.propose(Op::Join { instance, tier: request.tier.into(), replaces: request.replaces }, deadline)?;
+    let (answer, master) =
+        node.wait_for(deadline, "the replicaset to have a master to copy", |state| place(state, &name))?;
+    if let Some(master) = master {
+        lineage::make_room(node, &master, joined.index, deadline)?;
+    }
+    Ok(answer)
 }
 
-/// The newcomer's place; None while it has to wait for the replicaset's first member.
-fn place(state: &State, name: &InstanceName) -> Option<JoinAnswer> {
+/// The newcomer's place, and the master whose storage it copies; None while it has to wait for one.
+fn place(state: &State, name: &InstanceName) -> Option<(JoinAnswer, Option<InstanceName>)> {
     let record = state.topology.instances.get(name)?;
-    let members: Vec<_> = state.topology.members(&record.replicaset).collect();
-    let donors: Vec<Address> = members
-        .iter()
-        .filter(|member| member.state == InstanceState::Online && member.name != *name)
-        .filter_map(|member| member.address.parse().ok())
-        .collect();
-    let is_first =
-        members.iter().all(|member| member.raft_id >= record.raft_id && member.state == InstanceState::Joining);
-    if donors.is_empty() && !is_first {
+    let replicaset = state.topology.replicasets.get(&record.replicaset)?;
+    let master = replicaset.master.as_ref().and_then(|master| state.topology.instances.get(master));
+    let master = master.filter(|master| master.is_online() && master.name != *name);
+    let mut members = state.topology.members(&record.replicaset);
+    let is_first = members.all(|member| member.raft_id >= record.raft_id && member.state == InstanceState::Joining);
+    if master.is_none() && !is_first {
         return None;
     }
-    let replicaset_uuid = state.topology.replicasets.get(&record.replicaset)?.uuid.clone();
-    Some(JoinAnswer { raft_id: record.raft_id, replicaset_uuid, donors })
+    let donors: Vec<Address> = master.iter().filter_map(|master| master.address.parse().ok()).collect();
+    let (replicaset_uuid, term) = (replicaset.uuid.clone(), replicaset.master_term);
+    let answer = JoinAnswer { raft_id: record.raft_id, replicaset_uuid, donors, term };
+    Some((answer, master.map(|master| master.name.clone())))
 }
 
 /// The one argument of these doors: binary data.

@@ -10,13 +10,14 @@ pub mod table;
 pub mod tables;
 
 use crate::host::door;
-use crate::{crud, facts, governing, moving, propose, query, schema_change};
+use crate::{crud, facts, governing, lineage, moving, propose, query, schema_change};
 
 /// Opens all doors of these rooms. They answer `NotReady` until the instance is a member.
 pub fn open() {
     door::register("picodata.start", start::serve);
     door::register("picodata.status", status::serve);
     door::register("picodata.expel", admin::serve_expel);
+    door::register("picodata.switchover", admin::serve_switchover);
     door::register("picodata.set_weight", admin::serve_set_weight);
     door::register("picodata.set_setting", admin::serve_set_setting);
     door::register("picodata.create_table", tables::serve_create_table);
@@ -34,7 +35,8 @@ pub fn open() {
     door::register(crate::start::JOIN_DOOR, join::serve_join);
     door::register(table::DOOR, table::serve);
     door::register(facts::DOOR, facts::serve);
-    door::register(governing::CONFIGURE_DOOR, governing::serve_configure_replication);
-    door::register(governing::FENCE_DOOR, governing::serve_fence);
+    door::register(lineage::FOLLOW_DOOR, lineage::serve_follow);
+    door::register(lineage::FENCE_DOOR, lineage::serve_fence);
+    door::register(lineage::ROOM_DOOR, lineage::serve_make_room);
     door::register(governing::SCHEMA_DOOR, governing::serve_apply_schema);
 }

@@ -12,19 +12,22 @@ use catalog::{MoveId, SchemaId};
 use governor::{Raft, View};
 use model::{InstanceName, Result};
 use observer::Observer;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-pub use steps::{serve_apply_schema, serve_configure_replication, serve_fence};
+pub use steps::{ask, serve_apply_schema};
 
-/// Names of the doors that other leaders knock on.
-pub const CONFIGURE_DOOR: &str = "picodata.peer.configure_replication";
-pub const FENCE_DOOR: &str = "picodata.peer.fence";
+/// The name of the door that other leaders knock on.
 pub const SCHEMA_DOOR: &str = "picodata.peer.apply_schema";
 
-/// Silence grows without an event, so the governor looks again after this.
-const LOOK_MS: u64 = 100;
+/// Silence grows without an event, so the governor looks again after this; sooner while a lease is waited for.
+const LOOK_MS: u64 = 50;
+const LOOK_SOON_MS: u64 = 5;
+/// How often a majority is asked to confirm that this leader still leads, on which leases depend.
+const ROUND_MS: u64 = 50;
+/// How long it may take to do so.
+const ROUND_TIMEOUT_MS: u64 = 500;
 /// A step that failed rests for this long.
 const REST_S: f64 = 0.25;
 
@@ -62,6 +65,8 @@ struct Term {
     node: &'static Node,
     wakeup: Rc<Event>,
     number: u64,
+    /// When the last round began that confirmed this leader, in nanoseconds.
+    round_ns: Rc<Cell<u64>>,
     observers: BTreeMap<InstanceName, Rc<Observer>>,
     /// Steps under way, and those that rest until the time given.
     busy: Rc<RefCell<BTreeMap<String, f64>>>,
@@ -75,6 +80,7 @@ impl Term {
             node,
             wakeup,
             number: node.raft.status().term,
+            round_ns: Rc::default(),
             observers: BTreeMap::new(),
             busy: Rc::default(),
             pending_since: None,
@@ -83,7 +89,24 @@ impl Term {
     }
 
     fn is_over(&self) -> bool {
-        !self.node.raft.is_leader() || self.node.raft.status().term != self.number
+        is_over(self.node, self.number)
+    }
+
+    /// Starts the fiber that has this leader confirmed again and again.
+    fn start_rounds(&self) -> Result<()> {
+        let (node, number, round_ns) = (self.node, self.number, Rc::clone(&self.round_ns));
+        let rounds = move || {
+            while !is_over(node, number) && !fiber::is_cancelled() {
+                let began_ns = clock::precise_ns();
+                let is_confirmed = node.raft.catch_up(Deadline::after_ms(ROUND_TIMEOUT_MS)).is_ok();
+                // A leader of this very term at both ends led it all the while: nobody else was asked.
+                if is_confirmed && !is_over(node, number) {
+                    round_ns.set(began_ns);
+                }
+                fiber::sleep(ROUND_MS as f64 / 1e3);
+            }
+        };
+        fiber::spawn("pico_rounds", rounds).map(drop)
     }
 
     fn govern(mut self) {
@@ -91,6 +114,9 @@ impl Term {
         // What was committed before this term must be known before anything is planned.
         if self.node.raft.catch_up(Deadline::after_ms(10_000)).is_err() {
             return;
+        }
+        if let Err(error) = self.start_rounds() {
+            log::error!("governor: no leases can be granted: {error}");
         }
         while !self.is_over() && !fiber::is_cancelled() {
             self.watch_instances();
@@ -101,7 +127,9 @@ impl Term {
                 self.carry_out(action);
                 continue;
             }
-            self.wakeup.wait(Deadline::after_ms(LOOK_MS));
+            let state = self.node.state();
+            let is_waiting = state.topology.replicasets.values().any(|replicaset| replicaset.deposed.is_some());
+            self.wakeup.wait(Deadline::after_ms(if is_waiting { LOOK_SOON_MS } else { LOOK_MS }));
         }
         self.observers.values().for_each(|observer| observer.stop());
         log::info!("governor: out of office");
@@ -128,7 +156,7 @@ impl Term {
             if self.observers.contains_key(name) {
                 continue;
             }
-            match Observer::start(self.node, name, address, Rc::clone(&self.wakeup)) {
+            match Observer::start(self.node, name, address, (Rc::clone(&self.wakeup), Rc::clone(&self.round_ns))) {
                 Ok(observer) => {
                     self.observers.insert(name.clone(), observer);
                 }
@@ -152,6 +180,8 @@ impl Term {
         }
         self.busy.borrow_mut().retain(|_, until_s| *until_s > now_s);
         let busy: BTreeSet<String> = self.busy.borrow().keys().cloned().collect();
+        let lease_ms = observer::lease_ms(self.node);
+        let observed = |observer: &Observer| observer.observed(now_s, lease_ms);
         let view = View {
             state: &state,
             raft: Raft {
@@ -160,7 +190,7 @@ impl Term {
                 learners: status.membership.learners.iter().copied().collect(),
                 is_joint: status.membership.is_joint(),
             },
-            instances: self.observers.iter().map(|(name, observer)| (name.clone(), observer.observed(now_s))).collect(),
+            instances: self.observers.iter().map(|(name, observer)| (name.clone(), observed(observer))).collect(),
             pending_ms: self.pending_since.map_or(0, |(_, since_s)| since_ms(since_s)),
             moves_ms: self.moves_since.iter().map(|(id, since_s)| (*id, since_ms(*since_s))).collect(),
             busy,
@@ -190,6 +220,12 @@ impl Term {
             rested.borrow_mut().insert(rested_key, clock::now_s() + REST_S);
         }
     }
+}
+
+/// Whether this instance does not lead Raft in this term any more.
+fn is_over(node: &Node, term: u64) -> bool {
+    let status = node.raft.status();
+    !node.raft.is_leader() || status.term != term
 }
 
 /// The node, for doors of this room.

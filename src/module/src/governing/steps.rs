@@ -3,17 +3,15 @@
 //! A door does its work and leaves the result in the instance's facts, from where it reaches the leader with the next
 //! report. Every door may be called twice.
 
-use super::{CONFIGURE_DOOR, FENCE_DOOR, SCHEMA_DOOR};
-use crate::host::{Call, Deadline, Space};
+use super::SCHEMA_DOOR;
+use crate::host::{Call, Deadline};
 use crate::net::CallError;
 use crate::node::Node;
-use crate::raft::disk;
-use crate::start::{lua, storage};
-use crate::{propose, schema_work};
+use crate::{lineage, propose, schema_work};
 use boot::Address;
 use governor::Step;
 use model::msgpack::*;
-use model::{Code, Error, InstanceName, ReplicasetName, Result};
+use model::{Code, InstanceName, Result};
 use std::collections::BTreeSet;
 
 /// How long one step may take; the governor plans again in any case.
@@ -35,19 +33,12 @@ pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
             node.raft.transfer_leader(*to);
             Ok(())
         }
-        Step::ConfigureReplication { instance, peers, .. } => {
-            let mut args = Vec::new();
-            write_array_len(&mut args, 1);
-            write_array_len(&mut args, peers.len());
-            peers.iter().for_each(|peer| write_str(&mut args, peer));
-            ask(node, instance, CONFIGURE_DOOR, &args, deadline)
+        Step::ConfigureReplication { replicaset, term, instance, peers } => {
+            ask(node, instance, lineage::FOLLOW_DOOR, &lineage::follow_args(replicaset, *term, peers), deadline)
         }
-        Step::Fence { replicaset, term, instances } => {
-            let mut args = Vec::new();
-            write_array_len(&mut args, 2);
-            write_str(&mut args, replicaset.as_str());
-            write_uint(&mut args, *term);
-            ask_all(node, instances, FENCE_DOOR, &args, deadline)
+        Step::Fence { replicaset, term, instances, reach } => {
+            let args = lineage::fence_args(replicaset, *term, reach.as_ref())?;
+            ask_all(node, instances, lineage::FENCE_DOOR, &args, deadline)
         }
         Step::ApplySchema { id, instances } => {
             let mut args = Vec::new();
@@ -58,7 +49,14 @@ pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
     }
 }
 
-fn ask(node: &'static Node, name: &InstanceName, door: &'static str, args: &[u8], deadline: Deadline) -> Result<()> {
+/// Has an instance, this one too, carry out what a door does.
+pub fn ask(
+    node: &'static Node,
+    name: &InstanceName,
+    door: &'static str,
+    args: &[u8],
+    deadline: Deadline,
+) -> Result<()> {
     if *name == node.me.name {
         let door = crate::host::door::find(door).ok_or_else(|| crate::host::door::not_open(door))?;
         return door.run(args).map(drop);
@@ -85,49 +83,6 @@ fn ask_all(
         .collect();
     let fibers_max = tasks.len();
     crate::side_by_side::run("pico_ask", fibers_max, tasks)?.into_iter().collect()
-}
-
-/// `picodata.peer.configure_replication(peers)`.
-pub fn serve_configure_replication(call: &mut Call<'_>) -> Result<()> {
-    let node = super::node()?;
-    let mut reader = Reader::new(call.args());
-    reader.array_len()?;
-    let count = reader.array_len()?;
-    let peers: BTreeSet<String> = (0..count).map(|_| reader.str().map(str::to_owned)).collect::<Result<_>>()?;
-    let addresses: Vec<Address> = peers.iter().map(|peer| peer.parse()).collect::<Result<_>>()?;
-    storage::set_replication(&node.config, &addresses)?;
-    *node.facts.peers.borrow_mut() = Some(peers);
-    node.facts.changed.notify_all();
-    Ok(())
-}
-
-/// `picodata.peer.fence(replicaset, term)`: stops following everybody, then says how far this instance is.
-pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
-    let node = super::node()?;
-    let mut reader = Reader::new(call.args());
-    reader.array_len()?;
-    let replicaset: ReplicasetName = reader.str()?.into();
-    let term = reader.uint()?;
-    let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
-    node.wait_for(deadline, "the new term of the replicaset", |state| {
-        state.topology.replicasets.get(&replicaset).filter(|replicaset| replicaset.master_term >= term).map(|_| ())
-    })?;
-    if node.state().topology.replicaset(&replicaset)?.master_term > term {
-        return Err(Error::new(Code::Conflict, format!("replicaset \"{replicaset}\" is past term {term}")));
-    }
-    storage::set_read_only(true)?;
-    storage::set_replication(&node.config, &[])?;
-    *node.facts.peers.borrow_mut() = Some(BTreeSet::new());
-    // A row that passes through the WAL behind everything that was received before.
-    let mut barrier = Vec::new();
-    write_array_len(&mut barrier, 2);
-    write_str(&mut barrier, disk::FENCE_KEY);
-    write_bin(&mut barrier, &term.to_be_bytes());
-    Space(disk::MARKS).replace(&barrier)?;
-    let position = Reader::new(&lua::call("position", &[0x90])?).uint()?;
-    node.facts.fenced.set(Some((term, position)));
-    node.facts.changed.notify_all();
-    Ok(())
 }
 
 /// `picodata.peer.apply_schema(id)`: a master does what the pending change asks for, a replica waits to see it.

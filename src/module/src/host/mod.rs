@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod door;
 pub mod error;
+mod exclusive;
 mod ffi;
 pub mod fiber;
 pub mod guard;
@@ -14,6 +15,7 @@ pub mod inbox;
 pub mod logger;
 pub mod lua;
 mod peek;
+pub mod process;
 pub mod readahead;
 pub mod relays;
 mod reply;
@@ -24,6 +26,7 @@ pub mod txn;
 
 pub use clock::Deadline;
 pub use door::Call;
+pub use exclusive::Exclusive;
 pub use fiber::{Event, Parked, Waiter};
 pub use space::{IteratorKind, Space, TupleIterator};
 pub use tuple::Tuple;
@@ -48,6 +51,7 @@ pub fn is_tx_thread() -> bool {
 pub fn init() -> Result<()> {
     IS_TX.set(true);
     stay_loaded()?;
+    process::remember();
     logger::install();
     guard::install_panic_hook();
     inbox::start()

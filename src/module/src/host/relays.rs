@@ -72,6 +72,25 @@ fn verify() -> Option<()> {
     }
 }
 
+/// Whether the member with this number has rows that this instance has not: then it is no follower of it, whatever it says.
+/// Also true for a moment when it was faster than this thread in learning of its rows. None where that can not be read.
+pub fn is_beyond(id: u32) -> Option<bool> {
+    if !IS_VERIFIED.get() {
+        return None;
+    }
+    // SAFETY: as in `acknowledged`.
+    unsafe {
+        let member = if id < MEMBERS_MAX { own::replica_by_id(id) } else { std::ptr::null() };
+        if member.is_null() {
+            return Some(false);
+        }
+        let relay = Trusted.read::<usize>(member as usize + place::RELAY).filter(|relay| *relay != 0)?;
+        let (theirs, mine) = (own::relay_vclock(relay as *const _) as usize, own::box_vclock as usize);
+        let is_more = |number| component(&Trusted, theirs, number) > component(&Trusted, mine, number);
+        Some((1..MEMBERS_MAX).any(is_more))
+    }
+}
+
 /// How many rows this instance has written of its own; None where that can not be read.
 pub fn written() -> Option<u64> {
     // SAFETY: the places were verified; the clock lives as long as the process.

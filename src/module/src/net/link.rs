@@ -72,6 +72,7 @@ pub struct Link {
     room: Event,
     waiting_for_room: Cell<usize>,
     broken: RefCell<Option<Error>>,
+    was_closed: Cell<bool>,
     expiry: Rc<Expiry>,
 }
 
@@ -109,6 +110,7 @@ impl Link {
             room: Event::new()?,
             waiting_for_room: Cell::new(0),
             broken: RefCell::new(None),
+            was_closed: Cell::new(false),
             expiry: Rc::clone(expiry),
         });
         let writing = Rc::clone(&link);
@@ -364,7 +366,10 @@ impl Link {
             let room = inbound.room();
             let room_bytes = room.len();
             let is_drained = match self.socket.read(room) {
-                Ok(Some(0)) => return self.lost(&"the other side closed the connection"),
+                Ok(Some(0)) => {
+                    self.was_closed.set(true);
+                    return self.lost(&"the other side closed the connection");
+                }
                 Ok(Some(count)) => {
                     inbound.filled(count);
                     if let Err(error) = self.take_frames(&mut inbound) {
@@ -373,7 +378,10 @@ impl Link {
                     count < room_bytes
                 }
                 Ok(None) => true,
-                Err(error) => return self.lost(&error),
+                Err(error) => {
+                    self.was_closed.set(error.kind() == std::io::ErrorKind::ConnectionReset);
+                    return self.lost(&error);
+                }
             };
             full_reads = if is_drained { 0 } else { full_reads + 1 };
             if is_drained {
@@ -382,6 +390,11 @@ impl Link {
                 fiber::sleep_zero();
             }
         }
+    }
+
+    /// Whether the other side ended the connection.
+    pub fn was_closed(&self) -> bool {
+        self.was_closed.get()
     }
 
     fn lost(&self, cause: &dyn std::fmt::Display) -> Error {

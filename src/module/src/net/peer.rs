@@ -35,6 +35,7 @@ pub struct Peer {
     /// The state has left `Connecting`.
     settled: Event,
     pause_ms: Cell<u64>,
+    was_closed: Cell<bool>,
 }
 
 impl Peer {
@@ -45,12 +46,19 @@ impl Peer {
             state: RefCell::new(State::Down { retry_after: Deadline::after_ms(0), cause: None }),
             settled: Event::new()?,
             pause_ms: Cell::new(PAUSE_MIN_MS),
+            was_closed: Cell::new(false),
         }))
     }
 
     /// Whether a connection stands now.
     pub fn is_up(&self) -> bool {
         matches!(&*self.state.borrow(), State::Up(_))
+    }
+
+    /// Whether the last connection that stood was closed by the other side, and there was none since. A network that fails
+    /// does not do that; a process that ends does.
+    pub fn was_closed(&self) -> bool {
+        self.was_closed.get()
     }
 
     /// Calls a C procedure with `args`, one MessagePack array. Answers what it returned: one MessagePack object.
@@ -139,6 +147,7 @@ impl Peer {
         match result {
             Ok(link) => {
                 self.pause_ms.set(PAUSE_MIN_MS);
+                self.was_closed.set(false);
                 self.state.replace(State::Up(link));
                 self.settled.notify_all();
                 self.shared.tell(&self.address, LinkEvent::Up);
@@ -163,7 +172,13 @@ impl Peer {
         if matches!(&*self.state.borrow(), State::Closed) {
             return;
         }
-        let was_up = self.is_up();
+        let was_up = match &*self.state.borrow() {
+            State::Up(link) => {
+                self.was_closed.set(link.was_closed());
+                true
+            }
+            _ => false,
+        };
         let pause_ms = self.pause_ms.get();
         // A connection that stood and broke is tried again at once.
         let retry_after = Deadline::after_ms(if was_up { 0 } else { pause_ms });

@@ -8,6 +8,7 @@ use crate::bridge;
 use crate::host::{Call, Deadline, fiber, inbox};
 use crate::net::CallError;
 use crate::node;
+use crate::storage;
 use async_trait::async_trait;
 use boot::Address;
 use model::msgpack::{Reader, write_array_len, write_bin, write_double, write_nil, write_uint};
@@ -150,6 +151,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
         }
         Ok(answer)
     })?;
+    storage::get()?.settle_all()?;
     call.reply(&answer)
 }
 
@@ -161,6 +163,7 @@ pub fn serve_next(call: &mut Call<'_>) -> Result<()> {
             .with_hint("its time was over, or the storage restarted")
     })?;
     let answer = bridge::run(Deadline::NEVER, collect(frames, number))?;
+    storage::get()?.settle_all()?;
     call.reply(&answer)
 }
 

@@ -206,12 +206,15 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
     };
     let (text, params): (Arc<str>, Arc<[Value]>) = (arguments.text.into(), params.into());
     let until = deadline.instant();
-    bridge::run(deadline, async move {
+    let answer = bridge::run(deadline, async move {
         let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
         let mut out = Vec::new();
         answer.write(&mut out);
         Ok(out)
-    })
+    })?;
+    // Part of it may have been read here, of rows that could be lost yet.
+    storage::get()?.settle_all()?;
+    Ok(answer)
 }
 
 /// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.

@@ -16,6 +16,10 @@ pub const CATALOG: u32 = 514;
 pub const MARKS: u32 = 515;
 /// The last term that this instance was fenced for.
 pub const FENCE_KEY: &str = "fence";
+/// Written to pass through the log behind everything that is on its way there.
+pub const BARRIER_KEY: &str = "barrier";
+/// The last term whose master this instance followed or was.
+pub const SEEN_KEY: &str = "seen";
 
 /// A tuple holds at most 1 MiB by the host's default; a chunk stays well below.
 const CHUNK_BYTES_MAX: usize = 512 << 10;
@@ -158,6 +162,30 @@ pub fn read_catalog() -> Result<Option<(u64, Vec<u8>)>> {
         Ok(())
     })?;
     Ok(head.map(|index| (index, bytes)))
+}
+
+/// Writes a note of a number. Yields; whatever was received before is in the log when it returns.
+pub fn write_mark(key: &str, number: u64) -> Result<()> {
+    let mut row = Vec::new();
+    write_array_len(&mut row, 2);
+    write_str(&mut row, key);
+    write_bin(&mut row, &number.to_be_bytes());
+    Space(MARKS).replace(&row).map(drop)
+}
+
+/// Reads a note; 0 where none was written.
+pub fn read_mark(key: &str) -> Result<u64> {
+    let mut index_key = Vec::new();
+    write_array_len(&mut index_key, 1);
+    write_str(&mut index_key, key);
+    let Some(tuple) = Space(MARKS).get(0, &index_key)? else { return Ok(0) };
+    let mut bytes = Vec::new();
+    tuple.copy_to(&mut bytes);
+    let mut reader = Reader::new(&bytes);
+    reader.array_len().map_err(corrupted)?;
+    reader.str().map_err(corrupted)?;
+    let number = reader.bin().map_err(corrupted)?.try_into().ok().map(u64::from_be_bytes);
+    number.ok_or_else(|| Error::new(Code::Corrupted, format!("the note \"{key}\" is no number")))
 }
 
 /// Hands every tuple of a space to `f`, in the order of its primary key.

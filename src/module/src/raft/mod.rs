@@ -7,6 +7,7 @@ pub mod disk;
 pub mod machine;
 pub mod runtime;
 pub mod transport;
+pub mod watch;
 
 pub use machine::{Machine, Published, Rows};
 pub use runtime::Runtime;

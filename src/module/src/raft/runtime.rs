@@ -39,6 +39,7 @@ enum Input {
     Unreachable(RaftId),
     SnapshotSent { to: RaftId, ok: bool },
     TransferLeader(RaftId),
+    LeaderGone(RaftId),
     Campaign,
 }
 
@@ -196,6 +197,11 @@ impl Runtime {
         self.push(Input::TransferLeader(to));
     }
 
+    /// The leader's process has ended.
+    pub fn leader_is_gone(&self, raft_id: RaftId) {
+        self.push(Input::LeaderGone(raft_id));
+    }
+
     /// Stands for election without waiting for the silence to last.
     pub fn campaign(&self) {
         self.push(Input::Campaign);
@@ -351,6 +357,10 @@ impl Driver {
                 if let Err(error) = self.node.transfer_leader(to) {
                     log::warn!("raft: leadership stays: {error}");
                 }
+            }
+            Input::LeaderGone(raft_id) => {
+                log::info!("raft: the leader {raft_id} has ended");
+                self.node.leader_is_gone(raft_id)?;
             }
             Input::Campaign => {
                 if let Err(error) = self.node.campaign() {

@@ -209,7 +209,7 @@ pub fn get() -> Result<&'static Router> {
 }
 
 /// Tells storage and router what the catalog says now: after each change of it, and when this instance becomes writable
-/// (`is_writable`: box takes writes and the lease holds) or ceases to be.
+/// (`is_writable`: box takes writes) or ceases to be.
 ///
 /// Errors: `Storage` when there is no memory.
 pub fn install(state: &State, me: &InstanceName, is_writable: bool, pool: &Pool) -> Result<()> {

@@ -6,6 +6,7 @@ use super::join::{JoinAnswer, JoinRequest, decode, encode};
 use crate::host::{Deadline, Event, fiber};
 use crate::net::{CallError, MiniServer, Pool, SERVICE_USER};
 use crate::node;
+use boot::identity::Stage;
 use boot::{Address, Answer, Config, Decision, Discovery, Hello, Identity};
 use model::msgpack::{Reader, write_array_len, write_bin};
 use model::{Code, Error, Result};
@@ -48,10 +49,7 @@ pub fn find(config: &Config, identity: &Identity) -> Result<Found> {
             search.serve(name, args)
         })?
     };
-    let deadline = match config.join_timeout_s {
-        seconds if seconds.is_finite() => Deadline::after(Duration::from_secs_f64(seconds)),
-        _ => Deadline::NEVER,
-    };
+    let deadline = join_deadline(config);
     let found = loop {
         let decision = search.discovery.borrow_mut().decide();
         match decision {
@@ -81,6 +79,40 @@ pub fn find(config: &Config, identity: &Identity) -> Result<Found> {
     pool.close();
     server.stop(Deadline::after(ASK_TIMEOUT))?;
     found
+}
+
+/// Asks the members of the cluster that this instance belongs to for its place, until one answers or `join_timeout`
+/// passes. Founds nothing, whoever is silent.
+///
+/// Errors: as `find`.
+pub fn ask_again(
+    config: &Config,
+    identity: &Identity,
+    cluster_id: &str,
+    members: &BTreeSet<Address>,
+) -> Result<JoinAnswer> {
+    let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
+    let members: BTreeSet<Address> = members.iter().chain(&config.peers).cloned().collect();
+    let members = members.into_iter().filter(|member| *member != config.advertise).collect();
+    let deadline = join_deadline(config);
+    let answer = loop {
+        match ask_to_join(config, identity, &pool, cluster_id, &members) {
+            Err(error) if may_pass(&error) && !deadline.has_passed() && !fiber::is_cancelled() => {
+                log::warn!("picodata: joining again has to wait: {error}");
+                fiber::sleep(PAUSE.as_secs_f64());
+            }
+            answer => break answer,
+        }
+    };
+    pool.close();
+    answer
+}
+
+fn join_deadline(config: &Config) -> Deadline {
+    match config.join_timeout_s {
+        seconds if seconds.is_finite() => Deadline::after(Duration::from_secs_f64(seconds)),
+        _ => Deadline::NEVER,
+    }
 }
 
 /// Whether another attempt can end otherwise.
@@ -164,6 +196,10 @@ fn ask_to_join(
         address: config.advertise.clone(),
         tier: config.tier.clone(),
         failure_domain: config.failure_domain.clone(),
+        replaces: match &identity.stage {
+            Stage::Rejoining { replaces, .. } => Some(replaces.clone()),
+            Stage::Joining | Stage::Member { .. } => None,
+        },
     })?;
     let mut last = Error::new(Code::Unreachable, "the cluster named no members");
     for member in members {

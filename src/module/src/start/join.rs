@@ -15,6 +15,9 @@ pub struct JoinRequest {
     pub address: Address,
     pub tier: String,
     pub failure_domain: BTreeMap<String, String>,
+    /// The UUID of the data that this instance has thrown away.
+    #[serde(default)]
+    pub replaces: Option<String>,
 }
 
 /// Where the new instance belongs.
@@ -22,8 +25,10 @@ pub struct JoinRequest {
 pub struct JoinAnswer {
     pub raft_id: u64,
     pub replicaset_uuid: String,
-    /// Addresses of the members of the replicaset that have storage to copy; empty for its first member.
+    /// The address of the replicaset's master, whose storage is to be copied; empty for its first member.
     pub donors: Vec<Address>,
+    /// The term of that master.
+    pub term: u64,
 }
 
 /// Encodes one of the structures of this conversation as the only argument or the result of a call.

@@ -19,8 +19,9 @@ use discover::Found;
 pub use discover::{DISCOVER_DOOR, JOIN_DOOR};
 use folder::Folder;
 use model::{Code, Error, Result};
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How long the cluster may take to let an instance in that it has accepted.
@@ -28,6 +29,8 @@ const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
+    /// The folder that this process has locked.
+    static FOLDER: RefCell<Option<Rc<Folder>>> = const { RefCell::new(None) };
 }
 
 /// `picodata.start(options)`: `options` is one MessagePack map.
@@ -39,16 +42,31 @@ pub fn start(options: &[u8]) -> Result<()> {
         return Err(Error::new(Code::Config, "picodata.start was called already in this process"));
     }
     let config = Config::read(options, processors())?;
-    let folder = Folder::open(&config.data_dir)?;
+    let folder = Rc::new(Folder::open(&config.data_dir)?);
     let identity = identity_of(&folder, &config)?;
     STARTED.set(true);
+    FOLDER.set(Some(Rc::clone(&folder)));
     let result = run(config, &folder, identity);
-    match &result {
-        // The lock is the process's from now on.
-        Ok(()) => std::mem::forget(folder),
-        Err(_) => STARTED.set(false),
+    if result.is_err() {
+        STARTED.set(false);
+        FOLDER.set(None);
     }
     result
+}
+
+/// Throws away all data of this instance: the process begins again, without any, and asks the cluster's members for its
+/// place. Does not return.
+///
+/// Errors: what keeps the process from it; nothing has changed then.
+pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<()> {
+    let folder = FOLDER.with_borrow(Clone::clone);
+    let folder = folder.ok_or_else(|| Error::internal("an instance without a folder is to start anew"))?;
+    let old = folder.identity()?.ok_or_else(|| Error::internal("an instance without an identity is to start anew"))?;
+    // From here on the data counts for nothing, also if the process dies: it is deleted at the next start.
+    folder.set_identity(&old.anew(uuid::random()?, cluster_id, members))?;
+    let error = crate::host::process::begin_again();
+    folder.set_identity(&old)?;
+    Err(error)
 }
 
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
@@ -61,7 +79,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
             (identity, Some(donors))
         }
     };
-    let Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap } = identity.stage.clone() else {
+    let Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap, joined_in } = identity.stage.clone() else {
         return Err(Error::internal("an instance without a place in the cluster went on to start"));
     };
     let me = Me {
@@ -78,7 +96,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     if !crate::host::relays::enable() {
         log::warn!("picodata: this build of the host keeps its relays in another way; acknowledgements are polled for");
     }
-    let node = assembly::assemble(config, me, bootstrap)?;
+    let node = assembly::assemble(config, me, bootstrap, (joined_in, donors.unwrap_or_default()))?;
     let is_founder = bootstrap && node.state().cluster.is_none();
     if is_founder {
         node.raft.campaign();
@@ -111,16 +129,24 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
     if let Stage::Member { bootstrap: true, .. } = identity.stage {
         return Ok((identity, Vec::new()));
     }
-    let donors = match discover::find(config, &identity)? {
+    let found = match &identity.stage {
+        Stage::Rejoining { cluster_id, members, .. } => {
+            let answer = discover::ask_again(config, &identity, cluster_id, members)?;
+            Found::Cluster { cluster_id: cluster_id.clone(), answer }
+        }
+        Stage::Joining | Stage::Member { .. } => discover::find(config, &identity)?,
+    };
+    let donors = match found {
         Found::Nobody => {
             let cluster_id = uuid::random()?;
             let (raft_id, replicaset_uuid) = founder_place(config, &identity, &cluster_id)?;
-            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: true };
+            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: true, joined_in: 0 };
             Vec::new()
         }
         Found::Cluster { cluster_id, answer } => {
-            let join::JoinAnswer { raft_id, replicaset_uuid, donors } = answer;
-            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: false };
+            let join::JoinAnswer { raft_id, replicaset_uuid, donors, term } = answer;
+            let bootstrap = false;
+            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap, joined_in: term };
             donors
         }
     };
@@ -177,13 +203,14 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     }
     // A first life was counted when the cluster let the instance in; every later one is counted here.
     if known != catalog::InstanceState::Joining && !is_founder {
-        let op = Op::Join { instance: newcomer(&node.config, &node.me.uuid), tier: node.config.tier.as_str().into() };
-        node.propose(op, deadline)?;
+        let (instance, tier) = (newcomer(&node.config, &node.me.uuid), node.config.tier.as_str().into());
+        node.propose(Op::Join { instance, tier, replaces: None }, deadline)?;
     }
     let incarnation = node.record().map_or(0, |record| record.incarnation);
     node.facts.incarnation.set(incarnation);
     node.facts.changed.notify_all();
     node.mastership.wake();
+    node.lineage.wake();
     node.wait_for(deadline, "the cluster to see this instance online", |state| {
         state.topology.instances.get(&node.me.name).filter(|record| record.is_online()).map(|_| ())
     })

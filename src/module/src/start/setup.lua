@@ -79,39 +79,55 @@ function setup.unwatch_rows(space_id)
     end
 end
 
---- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}.
+--- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}. What has
+--- ended following one for good is its `failure`: the host tries again by itself when a connection breaks, and never
+--- when a row could not be read or applied.
 function setup.links()
     local links = setmetatable({}, {__serialize = 'map'})
     for _, member in pairs(box.info.replication) do
         links[member.uuid] = {
             upstream = member.upstream ~= nil and member.upstream.status == 'follow',
             downstream = member.downstream ~= nil and member.downstream.status == 'follow',
+            failure = member.upstream ~= nil and member.upstream.status == 'stopped'
+                and tostring(member.upstream.message) or nil,
         }
     end
     return links
 end
 
+--- Whether a clock has rows that this instance has not.
+local function is_beyond(clock)
+    for id, lsn in pairs(clock) do
+        if id ~= 0 and lsn > (box.info.vclock[id] or 0) then
+            return true
+        end
+    end
+    return false
+end
+
 --- How far the members that follow this instance have acknowledged its own rows: {[id] = lsn}, and its own lsn at [0].
+--- Not those that have other rows.
 function setup.acknowledged()
     local positions = setmetatable({[0] = box.info.lsn}, {__serialize = 'map'})
     for id, member in pairs(box.info.replication) do
         local downstream = member.downstream
-        if downstream ~= nil and downstream.status == 'follow' then
+        if downstream ~= nil and downstream.status == 'follow' and not is_beyond(downstream.vclock) then
             positions[id] = downstream.vclock[box.info.id] or 0
         end
     end
     return positions
 end
 
---- How many rows of the replicaset's common history this instance has: local rows do not count.
-function setup.position()
-    local sum = 0
+--- This instance's number in its replicaset, and how many rows it has of each member: {id, {[id] = lsn}}. Local rows do
+--- not count.
+function setup.clock()
+    local clock = setmetatable({}, {__serialize = 'map'})
     for id, lsn in pairs(box.info.vclock) do
         if id ~= 0 then
-            sum = sum + lsn
+            clock[id] = lsn
         end
     end
-    return sum
+    return {box.info.id, clock}
 end
 
 return setup

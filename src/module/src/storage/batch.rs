@@ -58,8 +58,9 @@ fn write_answers(storage: &'static Storage, mut answers: Answers, out: &mut Vec<
 }
 
 impl Storage {
-    /// Runs operations as one transaction, except those on tables that yield, which are handed back.
+    /// Runs operations as one transaction, except those that have to wait, which are handed back.
     pub fn run(&'static self, operations: &[&[u8]]) -> Answers {
+        self.look_at_lease();
         let tables = self.served();
         let answers = Batch::new(BoxStore::default(), &*tables, &self.guard).run(operations);
         self.quiet.notify_all();
@@ -68,6 +69,7 @@ impl Storage {
 
     /// Runs one operation in a transaction of its own and answers it.
     pub fn run_one(&'static self, operation: &[u8]) -> Vec<u8> {
+        self.look_at_lease();
         let tables = self.served();
         let mut answer = Vec::new();
         Batch::new(BoxStore::default(), &*tables, &self.guard).run_alone(operation, &mut answer);

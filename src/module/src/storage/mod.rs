@@ -16,6 +16,7 @@ mod store;
 pub mod truncation;
 
 use crate::host::{Deadline, Event};
+use crate::{acks, lease};
 use catalog::{Move, MoveId, SchemaId, State};
 use crud::batch::Tables;
 use crud::{BucketGuard, BucketState, Layout};
@@ -134,7 +135,33 @@ impl Storage {
         self.has_strays.get()
     }
 
-    /// Takes over what the catalog says. `is_writable`: box takes writes here and the lease holds.
+    /// Looks at the clock, before anything is done that only a master may do.
+    pub fn look_at_lease(&self) {
+        self.guard.borrow_mut().set_lease(lease::holds());
+    }
+
+    /// Waits until nothing that was read in these buckets can be lost. Yields, unless nothing can.
+    ///
+    /// Errors: `Timeout`.
+    pub fn settle(&self, buckets: &[BucketRange]) -> Result<()> {
+        let unsettled = self.guard.borrow().unsettled_among(buckets);
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        acks::settle()?;
+        self.guard.borrow_mut().settle(&unsettled);
+        Ok(())
+    }
+
+    /// The same for all buckets that are served here.
+    ///
+    /// Errors: `Timeout`.
+    pub fn settle_all(&self) -> Result<()> {
+        let readable = self.guard.borrow().readable();
+        self.settle(&readable)
+    }
+
+    /// Takes over what the catalog says. `is_writable`: box takes writes here.
     pub fn install(&self, state: &State, me: &InstanceName, is_writable: bool) {
         let tables = Rc::new(TableSet::of(state, &self.tables.borrow()));
         let due = self.truncations.due(state);

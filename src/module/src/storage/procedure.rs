@@ -6,6 +6,7 @@ use crate::host::Call;
 use crud::row::bucket_of_stored;
 use model::msgpack::{self, Reader};
 use model::{BucketId, Code, Error, Result};
+use sharding::BucketRange;
 use tlua::{AnyLuaString, LuaFunction};
 
 pub const DOOR: &str = "picodata.peer.procedure";
@@ -69,19 +70,28 @@ impl Storage {
     ///
     /// Errors: `NoMaster`, `WrongBucket`, `BucketLocked`, `NotReady`, and those of `run`.
     pub fn run_procedure(&'static self, bucket: BucketId, is_write: bool, name: &str, args: &[u8]) -> Result<Vec<u8>> {
+        self.look_at_lease();
         // Which tables a function uses is not known.
         if !self.serves_all() {
             return Err(Error::new(Code::NotReady, "a table of this instance is being emptied"));
         }
         if !is_write {
             self.guard.borrow().check_read(bucket, false)?;
-            return run(name, args);
+            let result = run(name, args)?;
+            self.settle(&[BucketRange::new(bucket, bucket)])?;
+            return Ok(result);
         }
+        acks::check_in_sync()?;
         self.guard.borrow_mut().begin_write(bucket)?;
+        let function = acks::begin_function();
         let result = run(name, args);
+        drop(function);
         // Also after an error: the function may have committed before it failed.
         let acknowledged = acks::await_in_sync();
-        self.guard.borrow_mut().end_write(bucket);
+        match &acknowledged {
+            Err(error) if error.code == Code::Unknown => self.guard.borrow_mut().end_in_doubt(bucket),
+            _ => self.guard.borrow_mut().end_write(bucket),
+        }
         self.quiet.notify_all();
         let result = result?;
         acknowledged?;

@@ -2,6 +2,7 @@
 
 use super::select::Reading;
 use super::{BoxWalk, Storage};
+use crate::lease;
 use crud::Layout;
 use crud::moment::{Moment, MomentScan};
 use crud::selection::{Condition, Operator, index_columns};
@@ -20,16 +21,20 @@ pub struct ScanCursor {
     table: Arc<Table>,
     scan: MomentScan,
     walk: BoxWalk,
-    _reading: Option<Reading>,
+    reading: Option<Reading>,
     bytes_last: usize,
 }
 
 impl ScanCursor {
     /// The next slice of at most 4096 tuples, perhaps of none, and whether there may be more. Does not yield for memtx.
     ///
-    /// Errors: what the host says; `Conflict` when the moment can not be seen any more; `SchemaChanged` when that is so
-    /// because the table is gone, or when it is another by now, whose rows this scan would misread.
+    /// Errors: `NoMaster` when another master may have taken over meanwhile; `Conflict` when the moment can not be seen any
+    /// more; `SchemaChanged` when that is so because the table is gone, or when it is another by now, whose rows this scan
+    /// would misread; what the host says.
     pub fn next_slice(&mut self) -> Result<(TupleBatch, bool)> {
+        if self.reading.is_some() && !lease::holds() {
+            return Err(Error::new(Code::NoMaster, "this master does not hear from the Raft leader any more"));
+        }
         self.storage.check_definition(&self.table)?;
         let mut batch = TupleBatch {
             bytes: Vec::with_capacity(self.bytes_last),
@@ -67,7 +72,7 @@ impl Storage {
             table: Arc::clone(&request.table),
             scan: MomentScan::new(moment, slices, yields)?,
             walk: BoxWalk::new(id, request.index),
-            _reading: reading,
+            reading,
             bytes_last: 0,
         })
     }

@@ -55,9 +55,15 @@ impl Storage {
         let _reading = if layout.is_sharded() { Some(self.begin_scan(buckets)?) } else { None };
         if count_only && self.is_whole(layout, selection, buckets) {
             let count = Space(layout.table.id).len(0)? as u64;
+            self.settle(buckets)?;
             return Ok(Found { count, ..Found::default() });
         }
-        find(&mut BoxWalk::new(layout.table.id, selection.index), layout, selection, buckets, count_only)
+        let walk = &mut BoxWalk::new(layout.table.id, selection.index);
+        let found = find(walk, layout, selection, buckets, count_only)?;
+        if layout.is_sharded() {
+            self.settle(buckets)?;
+        }
+        Ok(found)
     }
 
     /// Whether the rows wanted are all rows that the space holds, so that the host knows their number.
@@ -72,6 +78,7 @@ impl Storage {
 
     /// Lists a scan of these buckets until the answer is dropped.
     pub(super) fn begin_scan(&'static self, buckets: &[BucketRange]) -> Result<Reading> {
+        self.look_at_lease();
         let id = self.guard.borrow_mut().begin_scan(buckets, false)?;
         Ok(Reading { storage: self, id })
     }

@@ -20,17 +20,24 @@ impl Store for BoxStore {
     type Savepoint = Bookmark;
 
     fn begin(&mut self) -> Result<()> {
+        acks::check_in_sync()?;
         self.transaction = Some(Transaction::begin()?);
         Ok(())
     }
 
     fn commit(&mut self) -> Result<()> {
-        match self.transaction.take() {
-            // The host takes changes back without telling its triggers.
-            Some(transaction) => transaction.commit().inspect_err(|_| super::moments::lose(None))?,
-            None => return Err(Error::internal("a commit without a transaction")),
-        }
+        let Some(transaction) = self.transaction.take() else {
+            return Err(Error::internal("a commit without a transaction"));
+        };
+        let commit = acks::begin_commit()?;
+        // The host takes changes back without telling its triggers.
+        transaction.commit().inspect_err(|_| super::moments::lose(None))?;
+        drop(commit);
         if self.has_written { acks::await_in_sync() } else { Ok(()) }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        acks::settle()
     }
 
     fn rollback(&mut self) {

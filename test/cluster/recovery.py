@@ -1,0 +1,207 @@
+"""How long it takes until writes go on: `python -m recovery --rounds 20` prints a table.
+
+Writes to one key begin each 5 ms on an instance that no fault strikes. What is measured is the time from the fault to
+the first acknowledgement of a write that began after it; for an instance that begins anew, from its start until it is
+in sync.
+"""
+
+import argparse
+import itertools
+import pathlib
+import tempfile
+import time
+
+import network
+from harness import Cluster, wait_until
+
+LOAD = """
+    local key = ...
+    local fiber, clock, crud = require('fiber'), require('clock'), require('picodata').crud
+    _G.acknowledged, _G.failed, _G.is_loaded = {}, {}, true
+    fiber.create(function()
+        while _G.is_loaded do
+            fiber.create(function()
+                local began = clock.monotonic()
+                local ok, err = pcall(crud.replace, 't', {key, 1})
+                if ok then
+                    table.insert(_G.acknowledged, {began, clock.monotonic()})
+                else
+                    table.insert(_G.failed, {began, tostring(err)})
+                end
+            end)
+            fiber.sleep(0.005)
+        end
+    end)
+"""
+BULK_ROWS = 1_000_000
+CHUNK_ROWS = 20_000
+SETTLE_S = 60
+
+
+class Bench:
+    def __init__(self, cluster, net):
+        self.cluster, self.net = cluster, net
+        cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+        cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1000)])
+        self.wait_in_sync()
+
+    def wait_in_sync(self):
+        self.cluster.wait_whole(SETTLE_S)
+        asked = self.cluster.running()[0]
+
+        def all_in_sync():
+            status = asked.status()
+            homes = [i["replicaset"] for i in status["instances"]]
+            return all(len(r["in_sync"]) == homes.count(r["name"]) for r in status["replicasets"])
+
+        wait_until(all_in_sync, "all members to be in sync", SETTLE_S)
+
+    def pick(self, with_leader=False):
+        """A master, a key of its replicaset, and an instance outside of it to ask."""
+        leader = self.cluster.leader()
+        status = leader.status()
+        homes = {i["name"]: i["replicaset"] for i in status["instances"]}
+        name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader.name]) == with_leader)
+        master = self.cluster.master_of(name)
+        asked = next(i for i in self.cluster if homes[i.name] != name and i is not leader)
+        found = master.eval(
+            """
+            for id = 0, 999 do
+                if box.space.t:get({require('picodata').bucket_id('t', id), id}) ~= nil then return id end
+            end"""
+        )
+        return master, found[0], asked
+
+    def measure(self, fault, end):
+        """Milliseconds from the fault to the first write that goes through."""
+        master, key, asked = self.pick()
+        asked.eval(LOAD, key)
+        wait_until(lambda: asked.eval("return #_G.acknowledged > 20")[0], "writes before the fault")
+        began = fault(master)
+        first = wait_until(lambda: self.first_after(asked, began), "writes after the fault")
+        asked.eval("_G.is_loaded = false")
+        end(master)
+        self.wait_in_sync()
+        return (first - began) * 1e3
+
+    @staticmethod
+    def first_after(asked, began):
+        code = """
+            local began, first = ...
+            for _, ack in ipairs(_G.acknowledged) do
+                if ack[1] > began and (first == nil or ack[2] < first) then first = ack[2] end
+            end
+            return first"""
+        answer = asked.eval(code, began)
+        return answer[0] if answer else None
+
+    def kill(self):
+        def kill(master):
+            began = time.monotonic()
+            master.kill()
+            return began
+
+        return self.measure(kill, lambda master: master.start())
+
+    def pause(self):
+        def pause(master):
+            master.pause()
+            return time.monotonic()
+
+        return self.measure(pause, lambda master: master.resume())
+
+    def part(self):
+        def cut(master):
+            host = self.cluster.instances.index(master)
+            self.net.part([host], [h for h in range(len(self.cluster)) if h != host])
+            return time.monotonic()
+
+        return self.measure(cut, lambda master: self.net.heal())
+
+    def kill_leader(self):
+        """The longest pause of writes to a replicaset that the leader is not in, and how many fail."""
+        _, key, asked = self.pick()
+        asked.eval(LOAD, key)
+        wait_until(lambda: asked.eval("return #_G.acknowledged > 20")[0], "writes before the fault")
+        leader = self.cluster.leader()
+        leader.kill()
+        wait_until(lambda: asked.status()["leader"] not in (None, leader.name), "another leader")
+        time.sleep(0.5)
+        asked.eval("_G.is_loaded = false")
+        acks = sorted(ack[1] for ack in asked.eval("return _G.acknowledged")[0])
+        failed = asked.eval("return #_G.failed")[0]
+        leader.start()
+        self.wait_in_sync()
+        return max(b - a for a, b in itertools.pairwise(acks)) * 1e3, failed
+
+
+def rejoin(folder):
+    """Seconds from the start of an old master with a tail until it is in sync, with a million rows."""
+    cluster = Cluster(folder, 3, replication_factor=3, memtx_memory=512 << 20).start()
+    try:
+        asked = cluster[0]
+        asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+        for start in range(0, BULK_ROWS, CHUNK_ROWS):
+            asked.call("crud.insert_many", "t", [[i, 0] for i in range(start, start + CHUNK_ROWS)])
+        name = asked.status()["replicasets"][0]["name"]
+        wait_until(lambda: len(asked.status()["replicasets"][0]["in_sync"]) == 3, "all to be in sync")
+        old = cluster.master_of(name)
+        others = [i for i in cluster if i is not old]
+        for other in others:
+            other.eval("box.cfg{replication = {}}")
+        old.eval(
+            """
+            local before = box.info.lsn
+            require('fiber').create(function() require('picodata').crud.replace('t', {1, 1}) end)
+            while box.info.lsn == before do require('fiber').sleep(0.001) end"""
+        )
+        old.kill()
+        wait_until(lambda: others[0].status()["replicasets"][0]["master"] in {i.name for i in others}, "a master")
+        began = time.monotonic()
+        old.start()
+        in_sync = lambda: old.name in others[0].status()["replicasets"][0]["in_sync"]  # noqa: E731
+        wait_until(in_sync, "the old master to be in sync", SETTLE_S)
+        seconds = time.monotonic() - began
+        lines = old.log().splitlines()
+        at = [line for line in lines if "throws its data away" in line or "is online" in line]
+        return seconds, at[-2:]
+    finally:
+        cluster.kill()
+
+
+def line(name, values):
+    values = sorted(values)
+    print(f"| {name} | {values[len(values) // 2]:.0f} ms | {values[-1]:.0f} ms | {len(values)} |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    reason = network.why_not()
+    net = None if reason else network.Network(6)
+    cluster = None
+    with tempfile.TemporaryDirectory(prefix="picodata-recovery-") as folder:
+        try:
+            cluster = Cluster(pathlib.Path(folder) / "a", 6, replication_factor=3, network=net).start().wait_balanced()
+            bench = Bench(cluster, net)
+            print("| fault of a master, to the first acknowledged write | median | worst | rounds |\n|---|---|---|---|")
+            line("kill -9", [bench.kill() for _ in range(options.rounds)])
+            line("SIGSTOP", [bench.pause() for _ in range(options.rounds)])
+            if net:
+                line("partition", [bench.part() for _ in range(options.rounds)])
+            leaders = [bench.kill_leader() for _ in range(options.rounds)]
+            line("kill -9 of the Raft leader: longest pause elsewhere", [pause for pause, _ in leaders])
+            print(f"\nwrites that failed elsewhere: {sum(failed for _, failed in leaders)}")
+        finally:
+            if cluster:
+                cluster.kill()
+            if net:
+                net.close()
+        seconds, lines = rejoin(pathlib.Path(folder) / "b")
+        print(f"an old master with a tail in sync again, 1M rows: {seconds:.2f} s after its start")
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

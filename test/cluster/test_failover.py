@@ -1,0 +1,166 @@
+"""What a change of master keeps is all that there is afterwards: nobody brings back what it left behind."""
+
+import time
+
+import pytest
+from harness import wait_until
+
+ROWS = 1000
+BULK = 20_000
+
+
+def record(instance, name):
+    return next(r for r in instance.status()["replicasets"] if r["name"] == name)
+
+
+def uuid(instance):
+    return instance.eval("return box.info.uuid")[0]
+
+
+@pytest.fixture
+def cluster(workshop):
+    """Two replicasets of two, all members in sync, with a table."""
+    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    wait_in_sync(cluster, 2)
+    return cluster
+
+
+def wait_in_sync(cluster, size):
+    asked = cluster.running()[0]
+    wait_until(lambda: all(len(r["in_sync"]) == size for r in asked.status()["replicasets"]), "all to be in sync")
+
+
+def pair(cluster):
+    """A replicaset whose members can go while Raft keeps its leader: its name, its master and its replica."""
+    leader = cluster.leader().name
+    status = cluster[0].status()
+    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
+    name = next(r["name"] for r in status["replicasets"] if r["name"] != homes[leader])
+    master = cluster.master_of(name)
+    return name, master, next(i for i in cluster if homes[i.name] == name and i is not master)
+
+
+def key_of(instance, name):
+    """A key that lives on the replicaset, of which `instance` is the master."""
+    rows = instance.eval("""
+        for id = 1, 10000 do
+            if box.space.t:get({require('picodata').bucket_id('t', id), id}) ~= nil then return id end
+        end""")
+    assert rows, f"no row of t is on {name}"
+    return rows[0]
+
+
+def write_a_tail(master, replicas, key, value):
+    """Has the master take a write that nobody else has, nor gets."""
+    for replica in replicas:
+        replica.eval("box.cfg{replication = {}}")
+    master.eval(
+        """
+        local key, value = ...
+        local before = box.info.lsn
+        require('fiber').create(function() require('picodata').crud.replace('t', {key, value}) end)
+        while box.info.lsn == before do require('fiber').sleep(0.001) end
+        """,
+        key,
+        value,
+    )
+
+
+def test_a_write_that_nobody_acknowledged_never_comes_back_over_one_that_was(cluster):
+    asked_rows = [[i, 0] for i in range(1, ROWS)]
+    cluster[0].call("crud.insert_many", "t", asked_rows)
+    name, a, b = pair(cluster)
+    asked = next(i for i in cluster if i not in (a, b))
+    key, old_uuid = key_of(a, name), uuid(a)
+    write_a_tail(a, [b], key, 1)
+    a.kill()
+    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    asked.call("crud.replace", "t", [key, 2])
+    a.start()
+    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    assert uuid(a) != old_uuid, "its data was thrown away"
+    b.kill()
+    wait_until(lambda: record(asked, name)["master"] == a.name, "the old master to be master again")
+    assert asked.call("crud.get", "t", key)["rows"] == [[key, 2]]
+    b.start()
+    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "both to be in sync again")
+    assert asked.call("crud.get", "t", key)["rows"] == [[key, 2]]
+    counts = [i.eval("return box.space.t:count()")[0] for i in (a, b)]
+    assert counts[0] == counts[1]
+    voters = [i["name"] for i in asked.status()["instances"] if i["voter"]]
+    assert len(voters) == 3, voters
+
+
+def test_a_master_that_comes_back_with_nothing_but_what_was_kept_keeps_its_data(cluster):
+    cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
+    name, a, b = pair(cluster)
+    asked = next(i for i in cluster if i not in (a, b))
+    before = uuid(a)
+    a.kill()
+    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    a.start()
+    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    assert uuid(a) == before
+
+
+def test_a_master_that_was_stopped_and_finds_another_in_its_place_begins_anew(cluster):
+    """Also without a restart: it wakes up as the master that it was."""
+    cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
+    name, a, b = pair(cluster)
+    asked = next(i for i in cluster if i not in (a, b))
+    key, pid = key_of(a, name), a.process.pid
+    write_a_tail(a, [b], key, 1)
+    a.pause()
+    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    asked.call("crud.replace", "t", [key, 2])
+    a.resume()
+    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    assert a.process.pid == pid and a.is_running()
+    assert "begins anew" in a.log()
+    stored = [a.call("bucket_id", "t", key), key]
+    assert a.eval("return box.space.t:get(...).v", stored)[0] == 2
+
+
+def test_an_instance_that_begins_anew_copies_its_rows_in_seconds(workshop):
+    """The figure stands in the record on failover; here only that it ends and others go on meanwhile."""
+    cluster = workshop.cluster(3, replication_factor=3, memtx_memory=256 << 20).start()
+    asked = cluster[0]
+    asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    wait_in_sync(cluster, 3)
+    for start in range(0, BULK, 10_000):
+        asked.call("crud.insert_many", "t", [[i, 0] for i in range(start, start + 10_000)])
+    name = asked.status()["replicasets"][0]["name"]
+    old = cluster.master_of(name)
+    others = [i for i in cluster if i is not old]
+    write_a_tail(old, others, 1, 1)
+    old.kill()
+    wait_until(lambda: record(others[0], name)["master"] in {i.name for i in others}, "another master")
+    began = time.monotonic()
+    old.start()
+    wait_until(lambda: old.name in record(others[0], name)["in_sync"], "the old master to be in sync again")
+    print(f"in sync {time.monotonic() - began:.2f} s after its start")
+    assert old.eval("return box.space.t:count()")[0] == BULK
+    assert old.call("crud.get", "t", 1)["rows"] == [[1, 0]]
+
+
+def test_a_replica_that_can_not_follow_is_counted_out_and_begins_anew(cluster):
+    name, master, replica = pair(cluster)
+    asked = next(i for i in cluster if i not in (master, replica))
+    cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
+    key = key_of(master, name)
+    asked.call("crud.delete", "t", key)
+    stored = [asked.call("bucket_id", "t", key), key, 7]
+    # A row that only the replica has, in the way of one that the master writes.
+    replica.eval("local row = ... box.cfg{read_only = false} box.space.t:insert(row) box.cfg{read_only = true}", stored)
+    before = uuid(replica)
+    asked.call("crud.insert", "t", [key, 1])
+    assert in_sync_of(asked, name) == {master.name}, "the write did not wait for it any longer"
+    wait_until(lambda: uuid(replica) != before, "the replica to begin anew")
+    wait_until(lambda: in_sync_of(asked, name) == {master.name, replica.name}, "the replica to be in sync again")
+    assert "begun again" in replica.log()
+    assert replica.eval("return box.space.t:get(...)", stored[:2])[0][2] == 1
+
+
+def in_sync_of(asked, name):
+    return set(record(asked, name)["in_sync"])

@@ -1,0 +1,111 @@
+"""What is planned is not noticed: a master hands over when asked, and whoever shuts down hands over what it leads."""
+
+import itertools
+import threading
+
+import pytest
+import tarantool
+from harness import wait_until
+
+ARGUMENT, CONFLICT, NO_SUCH_REPLICASET = 20002, 20300, 20310
+WRITES = 200
+
+
+class Writers:
+    """Clients that replace rows through one instance; any error at all is kept."""
+
+    def __init__(self, instance, count=8):
+        self.errors, self.written, self.is_over = [], itertools.count(), threading.Event()
+        self.total = 0
+        self.threads = [
+            threading.Thread(target=self.write, args=(instance.connect(timeout_s=60), n)) for n in range(count)
+        ]
+        for thread in self.threads:
+            thread.daemon = True
+            thread.start()
+
+    def write(self, connection, number):
+        for key in itertools.count(number, len(self.threads)):
+            if self.is_over.is_set():
+                return
+            try:
+                connection.call("picodata.crud.replace", ("t", [key % 1000, key]))
+                self.total = next(self.written) + 1
+            except (tarantool.error.Error, OSError) as error:
+                self.errors.append(error)
+
+    def more(self):
+        before = self.total
+        wait_until(lambda: self.total > before + WRITES, "more writes")
+
+    def end(self):
+        self.is_over.set()
+        for thread in self.threads:
+            thread.join()
+        return self.errors
+
+
+@pytest.fixture
+def cluster(workshop):
+    """Two replicasets of two, all members in sync, with a table."""
+    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    wait_until(lambda: all(len(r["in_sync"]) == 2 for r in cluster[0].status()["replicasets"]), "all to be in sync")
+    return cluster
+
+
+def pair(cluster, with_leader):
+    """A replicaset, with the Raft leader or without: its name, its master, its replica and an instance outside."""
+    leader = cluster.leader().name
+    status = cluster[0].status()
+    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
+    name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader]) == with_leader)
+    master = cluster.master_of(name)
+    replica = next(i for i in cluster if homes[i.name] == name and i is not master)
+    return name, master, replica, next(i for i in cluster if homes[i.name] != name)
+
+
+def test_a_switchover_is_not_seen_by_clients(cluster):
+    name, master, replica, asked = pair(cluster, with_leader=False)
+    uuids = [i.eval("return box.info.uuid")[0] for i in (master, replica)]
+    writers = Writers(asked)
+    writers.more()
+    assert asked.call("switchover", name) == replica.name
+    writers.more()
+    assert asked.call("switchover", name, master.name) == master.name
+    writers.more()
+    assert asked.call("switchover", name, master.name) == master.name, "it is the master already"
+    assert writers.end() == []
+    assert [i.eval("return box.info.uuid")[0] for i in (master, replica)] == uuids, "nothing was left behind"
+
+
+def test_a_switchover_to_nobody_is_refused(cluster):
+    name, master, replica, asked = pair(cluster, with_leader=False)
+
+    def refused(*args):
+        with pytest.raises(tarantool.error.DatabaseError) as raised:
+            asked.call("switchover", *args)
+        return raised.value.args[0]
+
+    assert refused("nowhere") == NO_SUCH_REPLICASET
+    assert refused(name, asked.name) == ARGUMENT
+    assert refused(7) == ARGUMENT
+    replica.kill()
+    wait_until(
+        lambda: next(i for i in asked.status()["instances"] if i["name"] == replica.name)["state"] == "Offline",
+        "the replica to be offline",
+    )
+    assert refused(name) == CONFLICT
+    assert cluster.master_of(name) is master
+
+
+@pytest.mark.parametrize("with_leader", [False, True])
+def test_a_master_that_shuts_down_hands_over_first(cluster, with_leader):
+    name, master, replica, asked = pair(cluster, with_leader)
+    writers = Writers(asked)
+    writers.more()
+    master.stop()
+    writers.more()
+    assert writers.end() == []
+    assert next(r for r in asked.status()["replicasets"] if r["name"] == name)["master"] == replica.name
+    assert master.exit_code() == 0

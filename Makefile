@@ -30,7 +30,7 @@ LUA_FILES := $(notdir $(wildcard $(ROOT)/lua/picodata/*.lua))
 export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
-.PHONY: help deps build install env run stop test test-unit test-cluster verify fix bench chaos clean
+.PHONY: help deps build install env run stop test test-unit test-cluster differential conformance verify fix bench chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(ROOT)/Makefile | expand -t 22
@@ -76,12 +76,23 @@ test-unit: ## the tests of the crates
 test-cluster: ## the tests on real processes; needs `make build`
 	cd $(ROOT)/test/cluster && $(PYTHON) -m pytest -n $(TEST_JOBS) $(TEST)
 
+# Queries of `make differential`, and a seed to ask the same again.
+QUERIES ?= 100000
+SEED ?=
+differential: deps ## random queries to clusters in memory and to PostgreSQL; QUERIES=100000 SEED=...
+	cd $(ROOT) && cargo build --release --package picodata-sql --example memory_cluster
+	cd $(ROOT)/test/differential && $(PYTHON) run.py --memory $(RELEASE)/examples/memory_cluster \
+		--queries $(QUERIES) $(if $(SEED),--seed $(SEED))
+
+conformance: deps ## write docs/conformance.md from the SQL tests
+	cd $(ROOT)/test/cluster && $(PYTHON) -m conformance
+
 verify: build ## format, lints, style and symbols; changes nothing
 	cd $(ROOT) && cargo fmt --all --check
 	cd $(ROOT)/test && $(VENV)/bin/ruff format --check . && $(VENV)/bin/ruff check .
 	cd $(ROOT) && cargo clippy --release --workspace --all-targets -- -D warnings
 	cd $(ROOT) && cargo test --release --package picodata-tidy
-	cd $(ROOT)/test/cluster && $(PYTHON) -m pytest test_module_loads.py
+	cd $(ROOT)/test/cluster && $(PYTHON) -m pytest test_module_loads.py test_conformance.py
 
 fix: ## format, and apply the lints that can be applied
 	cd $(ROOT) && cargo clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged

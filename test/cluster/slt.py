@@ -6,12 +6,21 @@
     ----
     <one line a row, cells separated by blanks>
 
-`skipif picodata`, `onlyif NAME` and `halt` are heeded; lines that begin with # are comments.
+`skipif ENGINE`, `onlyif ENGINE` (picodata or postgresql; also before `halt`) are heeded; lines that begin with # are
+comments. The files are run by picodata and by PostgreSQL: what both answer alike is what the standard has, as far as we
+can tell. A message of `statement error` is ours; of PostgreSQL any error will do.
+
+    python -m slt FILE...     writes PostgreSQL's answers into the files, where a query has an empty expectation
 """
 
 import dataclasses
+import decimal
 import math
+import pathlib
 import re
+import sys
+
+ENGINES = ("picodata", "postgresql")
 
 
 @dataclasses.dataclass
@@ -28,8 +37,8 @@ class Record:
         return f"{self.path}:{self.line}"
 
 
-def parse(path):
-    """The records of a file. A line that is none of the format raises ValueError."""
+def parse(path, engine="picodata"):
+    """The records of a file that an engine is to run. A line that is none of the format raises ValueError."""
     lines = path.read_text().split("\n")
     records, at, skip = [], 0, False
     while at < len(lines):
@@ -38,9 +47,12 @@ def parse(path):
         if not words or words[0].startswith("#"):
             continue
         if words[0] == "halt":
-            break
-        if words[0] in ("skipif", "onlyif") and len(words) >= 2:
-            skip = skip or (words[1] == "picodata") == (words[0] == "skipif")
+            if not skip:
+                break
+            skip = False
+            continue
+        if words[0] in ("skipif", "onlyif") and len(words) >= 2 and words[1] in ENGINES:
+            skip = skip or (words[1] == engine) == (words[0] == "skipif")
             continue
         if words[0] not in ("statement", "query") or len(words) < 2:
             raise ValueError(f"{path.name}:{at}: {lines[at - 1]!r} is not a record")
@@ -82,6 +94,10 @@ def show(value):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"{value:.1f}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(show(item) for item in value) + "]"
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
     if isinstance(value, bytes):
         return "x'" + value.hex() + "'"
     if value == "":
@@ -112,7 +128,7 @@ def compare(record, rows):
     if len(found) != len(expected):
         return report
     for row, line in zip(found, expected, strict=True):
-        if " ".join(row) == " ".join(line.split()):
+        if " ".join(" ".join(row).split()) == " ".join(line.split()):
             continue
         words = line.split()
         kinds = record.types if len(record.types) == len(row) else "?" * len(row)
@@ -128,3 +144,39 @@ def tables_made(records):
         for r in records
     )
     return sorted({match[1] for match in made if match})
+
+
+def complete(path, ask):
+    """Fills the empty expectations of a file with answers; `ask` gives the rows of a query."""
+    lines = path.read_text().split("\n")
+    answers = [(record, ask(record)) for record in parse(path, "postgresql")]
+    for record, rows in reversed(answers):
+        end = record.line + record.sql.count("\n") + 1
+        if record.kind == "query" and lines[end : end + 1] != ["----"]:
+            lines[end:end] = ["----", *(" ".join(show(cell) for cell in row) for row in rows)]
+    path.write_text("\n".join(lines))
+
+
+def main(paths):
+    import postgres
+
+    server = postgres.Server().start()
+    try:
+        for path in map(pathlib.Path, paths):
+            connection = server.connect("completion")
+
+            def ask(record, connection=connection):
+                try:
+                    return postgres.run(connection, record.sql)
+                except postgres.psycopg.Error as error:
+                    if record.kind != "error":
+                        print(f"{record}: {error}")
+                    return []
+
+            complete(path, ask)
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

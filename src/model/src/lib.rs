@@ -6,6 +6,7 @@
 pub mod decimal;
 pub mod error;
 pub mod ids;
+pub mod json;
 pub mod msgpack;
 pub mod program;
 pub mod schema;

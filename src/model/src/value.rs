@@ -96,7 +96,11 @@ impl Value {
                 s.extend(std::iter::repeat_n(' ', missing));
                 Value::Text(s)
             }
-            (T::Json, Value::Text(s)) => Value::Text(s),
+            (T::Json, Value::Text(s)) if crate::json::is_json(&s) => Value::Text(s),
+            (T::Json, Value::Text(s)) => {
+                let what = format!("{} is not JSON", Value::Text(s));
+                return Err(Error::new(Code::WrongType, what));
+            }
             (T::Varbinary, Value::Bytes(b)) => Value::Bytes(b),
             (T::Varbinary, Value::Text(s)) => Value::Bytes(s.into_bytes()),
             (T::Uuid, Value::Uuid(u)) => Value::Uuid(u),

@@ -3,7 +3,8 @@
 //! Rows are written one after the other, but what a column's type means is decided once a batch.
 
 use super::QueryOutput;
-use super::types::TYPE_MARK;
+use super::functions::interval_text;
+use super::types::mark_of;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch,
     StringViewArray,
@@ -11,8 +12,8 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
+    Int64Type, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use model::msgpack::{
@@ -60,6 +61,7 @@ fn shown_form(array: &ArrayRef) -> Result<ArrayRef> {
         DataType::Date64 => DataType::Date32,
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
         DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Interval(_) | DataType::Duration(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         _ => return Ok(array.clone()),
     };
     if *array.data_type() == to {
@@ -108,6 +110,9 @@ fn writer<'a>(array: &'a ArrayRef, field: &Field) -> Result<Writer<'a>> {
             let item = item.clone();
             Box::new(move |row, out| write_list(&array.value(row), &item, out))
         }
+        DataType::Interval(_) => primitive::<IntervalMonthDayNanoType>(array, |by, out| {
+            write_str(out, &interval_text(by));
+        }),
         _ => printed(array)?,
     })
 }
@@ -135,7 +140,7 @@ fn decimals(array: &ArrayRef, scale: i8) -> Result<Writer<'_>> {
 
 fn texts<'a>(array: &'a ArrayRef, field: &Field) -> Writer<'a> {
     let array: &StringViewArray = array.as_string_view();
-    if field.metadata().get(TYPE_MARK).is_some_and(|mark| *mark == ColumnType::Uuid.to_string()) {
+    if mark_of(field) == Some(ColumnType::Uuid) {
         return Box::new(move |row, out| match parse_uuid(array.value(row)) {
             Ok(uuid) => Value::Uuid(uuid).write_shown(out),
             Err(_) => write_str(out, array.value(row)),
@@ -161,7 +166,7 @@ fn write_list(items: &ArrayRef, field: &Field, out: &mut Vec<u8>) {
     }
 }
 
-/// Intervals, structs and the like: as the engine prints them.
+/// Structs and the like: as the engine prints them.
 fn printed(array: &ArrayRef) -> Result<Writer<'_>> {
     const OPTIONS: &FormatOptions<'static> = &FormatOptions::new();
     let formatter = ArrayFormatter::try_new(array.as_ref(), OPTIONS)

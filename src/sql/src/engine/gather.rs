@@ -18,7 +18,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_expr::{AcrossPartitions, EquivalenceProperties, LexOrdering, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::limit::LimitStream;
 use datafusion::physical_plan::memory::MemoryStream;
@@ -73,6 +73,24 @@ pub struct GatherExec {
     runs: Arc<Mutex<Vec<Run>>>,
 }
 
+/// What is known of the fragment's rows and holds wherever they come from: columns that are equal, and constants, which
+/// come of literals and so are the same everywhere. Windows above rely on it for the orders that they do not ask for.
+fn known_of_all(fragment: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
+    let mut known = EquivalenceProperties::new(fragment.schema());
+    let below = fragment.properties().equivalence_properties();
+    for class in below.eq_group().iter() {
+        let exprs: Vec<_> = class.iter().cloned().collect();
+        for pair in exprs.windows(2) {
+            // What can not be added is not known, which is no harm.
+            let _ = known.add_equal_conditions(pair[0].clone(), pair[1].clone());
+        }
+    }
+    let constants = below.constants().into_iter();
+    let _ = known
+        .add_constants(constants.filter(|constant| matches!(constant.across_partitions, AcrossPartitions::Uniform(_))));
+    known
+}
+
 impl GatherExec {
     pub fn new(
         fragment: Arc<dyn ExecutionPlan>,
@@ -81,7 +99,7 @@ impl GatherExec {
         fetch: Option<usize>,
         shipped: Vec<(u32, Arc<dyn ExecutionPlan>)>,
     ) -> Self {
-        let mut equivalences = EquivalenceProperties::new(fragment.schema());
+        let mut equivalences = known_of_all(&fragment);
         if let Some(order) = &order {
             equivalences.add_ordering(order.iter().cloned());
         }

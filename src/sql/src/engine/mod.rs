@@ -7,7 +7,6 @@
 //!
 //! Everything here needs a deep stack and takes its time: it runs on the threads of `runtime`, never on a fiber.
 
-mod arithmetic;
 mod codec;
 mod decode;
 mod depth;
@@ -16,7 +15,9 @@ pub mod errors;
 pub mod explain;
 mod fragment;
 mod frames;
+mod functions;
 mod gather;
+mod meaning;
 mod memory;
 mod moments;
 mod names;
@@ -25,9 +26,12 @@ mod provider;
 mod ranges;
 mod scan;
 mod session;
+mod sets;
 mod site;
+mod spelling;
 mod subquery;
 pub mod types;
+mod unnest;
 
 #[cfg(test)]
 mod tests;
@@ -243,8 +247,7 @@ impl Engine {
         let mut rows = batches.iter().filter(|batch| batch.num_rows() > 0);
         let (first, second) = (rows.next(), rows.next());
         if second.is_some() || first.is_some_and(|batch| batch.num_rows() > 1) {
-            let message = "a subquery that stands for a value gives more than one row";
-            return Err(Error::new(Code::InvalidStatement, message).with_hint("add LIMIT 1, or an aggregate"));
+            return Err(functions::several_rows());
         }
         match first {
             Some(batch) => ScalarValue::try_from_array(batch.column(0), 0).map_err(translate),
@@ -258,7 +261,8 @@ impl Engine {
         logical: &LogicalPlan,
         options: PlaceOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = self.session.physical(logical).await?;
+        let logical = unnest::unnest(logical.clone()).map_err(translate)?;
+        let plan = self.session.physical(&logical).await?;
         place::place(plan, &*running.site.schema, options).map_err(translate)
     }
 

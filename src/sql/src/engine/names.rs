@@ -1,6 +1,7 @@
 //! What result columns are called: as in PostgreSQL where the engine would show its inner names.
 
 use super::types::shown_type;
+use crate::front::parse::fold;
 use datafusion::arrow::datatypes::Schema;
 use sqlparser::ast::{Expr, Query, SelectItem, SetExpr};
 
@@ -28,6 +29,7 @@ fn written(body: &SetExpr, count: usize) -> Vec<Option<String>> {
             }
             let names = |item: &SelectItem| match item {
                 SelectItem::UnnamedExpr(expr) => vec![expr_name(expr)],
+                SelectItem::ExprWithAlias { alias, .. } => vec![Some(fold(alias).text)],
                 item if is_wild(&item) => vec![None; hidden],
                 _ => vec![None],
             };
@@ -41,7 +43,8 @@ fn written(body: &SetExpr, count: usize) -> Vec<Option<String>> {
 fn expr_name(expr: &Expr) -> Option<String> {
     const CHARS_MAX: usize = 60;
     match expr {
-        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => None,
+        Expr::Identifier(name) => Some(fold(name).text),
+        Expr::CompoundIdentifier(names) => names.last().map(|name| fold(name).text),
         Expr::Nested(inner) => expr_name(inner),
         Expr::Cast { expr, .. } if matches!(**expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) => {
             expr.to_string().rsplit('.').next().map(|name| name.trim_matches('"').to_owned())

@@ -3,10 +3,11 @@
 use super::errors::wrap;
 use super::ranges::{access, is_usable};
 use super::scan::ScanExec;
-use super::types::table_schema;
+use super::types::{TYPE_MARK, arrow_type, table_schema};
 use crate::cluster::{Schema, WHOLE_TABLE};
+use crate::front::types::column_type;
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -79,6 +80,26 @@ impl TableProvider for TableOfCluster {
     }
 }
 
+/// SQL's types in CAST, as columns have them.
+#[derive(Debug)]
+struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, ty: &sqlparser::ast::DataType) -> DfResult<Option<FieldRef>> {
+        use model::ColumnType as T;
+        use sqlparser::ast::DataType as Sql;
+        if matches!(ty, Sql::Interval { .. } | Sql::Array(_)) {
+            return Ok(None);
+        }
+        let ty = column_type(ty).map_err(wrap)?;
+        let field = Field::new("", arrow_type(ty), true);
+        // Only what the engine's type does not say: rows of VALUES have to agree in their marks.
+        let is_told = !matches!(ty, T::Char { .. } | T::Varchar { .. } | T::Uuid | T::Json);
+        let mark = || [(TYPE_MARK.to_owned(), ty.to_string())].into();
+        Ok(Some(Arc::new(if is_told { field } else { field.with_metadata(mark()) })))
+    }
+}
+
 /// Names, resolved against one version of the schema and the functions of the session.
 pub struct Names<'a> {
     pub state: &'a SessionState,
@@ -118,7 +139,7 @@ impl ContextProvider for Names<'_> {
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
-        None
+        Some(Arc::new(Types))
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {

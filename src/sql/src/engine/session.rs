@@ -1,10 +1,13 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
-use super::arithmetic::{CheckedArithmetic, functions};
 use super::errors::translate;
+use super::functions::arithmetic::Operators;
+use super::functions::{aggregates, scalars};
+use super::meaning;
 use super::memory::QueryPool;
 use super::provider::Names;
 use super::site::Site;
+use super::spelling::respell;
 use super::types::scalar_of;
 use crate::cluster::Schema;
 use datafusion::common::ParamValues;
@@ -62,9 +65,10 @@ impl Session {
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().unwrap_or_default();
         let mut builder = SessionStateBuilder::new().with_config(config()).with_default_features();
-        builder.scalar_functions().get_or_insert_default().extend(functions());
+        builder.scalar_functions().get_or_insert_default().extend(scalars());
+        builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.
-        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(CheckedArithmetic::new()));
+        builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators));
         Self { state: builder.build(), runtime }
     }
 
@@ -73,9 +77,12 @@ impl Session {
         let scans = Arc::new(AtomicU32::new(0));
         let names = Names { state: &self.state, schema: schema.clone(), scans };
         let planner = SqlToRel::new_with_options(&names, parser_options());
-        let plan = planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone()))).map_err(translate)?;
+        let mut query = Box::new(query.clone());
+        respell(&mut query, &**schema)?;
+        let plan = planner.sql_statement_to_plan(Statement::Query(query)).map_err(translate)?;
         let params = params.iter().map(|value| scalar_of(value).map(Into::into)).collect::<Result<Vec<_>>>()?;
-        plan.with_param_values(ParamValues::List(params)).map_err(translate)
+        let plan = plan.with_param_values(ParamValues::List(params)).map_err(translate)?;
+        meaning::apply(plan).map_err(translate)
     }
 
     /// Optimised, for one place.

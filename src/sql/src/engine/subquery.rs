@@ -1,6 +1,7 @@
 //! Scalar subqueries that do not look outside: each runs once, before its statement is optimised, and stands in it as the
 //! literal that it gave. So a comparison with one can choose an index, and one that gives two rows is an error.
 
+use super::unnest::free;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -14,7 +15,7 @@ pub fn find(plan: &LogicalPlan) -> DfResult<Vec<Subquery>> {
         node.apply_expressions(|expr| {
             expr.apply(|part| {
                 if let Expr::ScalarSubquery(subquery) = part
-                    && subquery.outer_ref_columns.is_empty()
+                    && free(&subquery.subquery)?.is_empty()
                     && !found.contains(subquery)
                 {
                     found.push(subquery.clone());

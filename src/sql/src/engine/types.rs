@@ -46,22 +46,54 @@ pub fn arrow_type(ty: ColumnType) -> DataType {
 
 /// The schema of a table's columns, without the bucket id.
 pub fn table_schema(table: &Table) -> SchemaRef {
-    let fields = table.columns.iter().map(|column| {
-        let field = Field::new(&column.name, arrow_type(column.ty), column.nullable);
-        match column.ty {
-            ColumnType::Uuid | ColumnType::Json => {
-                field.with_metadata([(TYPE_MARK.to_owned(), column.ty.to_string())].into())
-            }
-            _ => field,
-        }
-    });
+    let fields = table
+        .columns
+        .iter()
+        .map(|column| marked(Field::new(&column.name, arrow_type(column.ty), column.nullable), column.ty));
     Arc::new(Schema::new(fields.collect::<Fields>()))
+}
+
+/// The field with its mark, when texts of this type mean more than their letters.
+pub fn marked(field: Field, ty: ColumnType) -> Field {
+    match ty {
+        ColumnType::Uuid | ColumnType::Json | ColumnType::Char { .. } => {
+            field.with_metadata([(TYPE_MARK.to_owned(), ty.to_string())].into())
+        }
+        _ => field,
+    }
+}
+
+/// What a text is; None for plain ones.
+pub fn mark_of(field: &Field) -> Option<ColumnType> {
+    field.metadata().get(TYPE_MARK).and_then(|mark| super::functions::convert::parse_type(mark))
+}
+
+/// The column type that an Arrow type stands for.
+pub fn column_type_of(ty: &DataType) -> Option<ColumnType> {
+    Some(match ty {
+        DataType::Boolean => ColumnType::Boolean,
+        DataType::Int16 => ColumnType::SmallInt,
+        DataType::Int32 => ColumnType::Integer,
+        DataType::Int64 => ColumnType::BigInt,
+        DataType::Float32 => ColumnType::Real,
+        DataType::Float64 => ColumnType::Double,
+        DataType::Decimal128(precision, scale) => {
+            ColumnType::Decimal { precision: *precision, scale: u8::try_from(*scale).ok()? }
+        }
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => ColumnType::Text,
+        DataType::Binary | DataType::BinaryView | DataType::LargeBinary => ColumnType::Varbinary,
+        DataType::Date32 => ColumnType::Date,
+        DataType::Time64(_) => ColumnType::Time,
+        DataType::Timestamp(_, None) => ColumnType::Timestamp,
+        DataType::Timestamp(_, Some(_)) => ColumnType::TimestampTz,
+        _ => return None,
+    })
 }
 
 /// How results call a type: our own names where we have one.
 pub fn shown_type(field: &Field) -> String {
-    if let Some(mark) = field.metadata().get(TYPE_MARK) {
-        return mark.clone();
+    if let Some(ty @ (ColumnType::Uuid | ColumnType::Json)) = mark_of(field) {
+        return ty.to_string();
     }
     let name = match field.data_type() {
         DataType::Boolean => "boolean",

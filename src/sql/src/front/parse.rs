@@ -58,6 +58,7 @@ pub fn parse_scanned(scanned: Scanned<'_>) -> Result<Parsed> {
 fn parse_tokens(text: &str, mut tokens: Vec<TokenWithSpan>, simple: bool) -> Result<Statement> {
     let replaces = take_do_replace(&mut tokens);
     let overriding = take_overriding(&mut tokens);
+    complete_trims(&mut tokens);
     let recursion_max = if simple { RECURSION_SIMPLE_MAX } else { RECURSION_MAX };
     let parser = Parser::new(&PicodataDialect).with_recursion_limit(recursion_max).with_tokens_with_locations(tokens);
     let mut source = Source { text, parser, replaces, overriding };
@@ -155,6 +156,26 @@ fn take_overriding(tokens: &mut Vec<TokenWithSpan>) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// `TRIM(FROM a)` and `TRIM(TRAILING FROM a)` trim spaces: the parser is shown the space.
+fn complete_trims(tokens: &mut Vec<TokenWithSpan>) {
+    let keyword = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    let mut at = 0;
+    while at + 2 < tokens.len() {
+        if keyword(&tokens[at]) == Keyword::TRIM && tokens[at + 1].token == Token::LParen {
+            let named = matches!(keyword(&tokens[at + 2]), Keyword::BOTH | Keyword::LEADING | Keyword::TRAILING);
+            let from = at + 2 + usize::from(named);
+            if tokens.get(from).is_some_and(|token| keyword(token) == Keyword::FROM) {
+                let space = TokenWithSpan::new(Token::SingleQuotedString(" ".into()), tokens[from].span);
+                tokens.insert(from, space);
+            }
+        }
+        at += 1;
     }
 }
 

@@ -182,7 +182,6 @@ fn bad_definitions_are_refused_by_name() {
         (table("b INTERVAL)"), Code::Unsupported, "INTERVAL"),
         (table("b INT[])"), Code::Unsupported, "INT[]"),
         (table("b strng)"), Code::InvalidStatement, "no type \"strng\""),
-        (table("b BIGSERIAL)"), Code::Unsupported, "BIGSERIAL"),
         (table("b DECIMAL(39,1))"), Code::InvalidStatement, "from 1 to 38"),
         (table("b DECIMAL(3,4))"), Code::InvalidStatement, "the scale"),
         (table("b VARCHAR(0))"), Code::InvalidStatement, "from 1 to"),

@@ -45,6 +45,7 @@ pub fn records(text: &str) -> Vec<Record> {
         match words[..] {
             [] => continue,
             [first, ..] if first.starts_with('#') => continue,
+            ["halt", ..] if is_skipped => is_skipped = false,
             ["halt", ..] => break,
             ["skipif", engine] => is_skipped |= engine == "picodata",
             ["onlyif", engine] => is_skipped |= engine != "picodata",
@@ -138,7 +139,8 @@ fn row_equals(row: &[String], line: &str) -> bool {
                 _ => false,
             }
     };
-    row.join(" ") == line || (row.len() == cells.len() && row.iter().zip(&cells).all(nearly))
+    let words: Vec<&str> = row.iter().flat_map(|cell| cell.split_whitespace()).collect();
+    words.join(" ") == line || (row.len() == cells.len() && row.iter().zip(&cells).all(nearly))
 }
 
 /// A cell as the files write it.
@@ -147,6 +149,7 @@ fn show(value: &Value) -> String {
         Value::Text(text) if text.is_empty() => "(empty)".into(),
         Value::Text(text) => text.clone(),
         Value::Double(d) if d.fract() == 0.0 && d.abs() < 1e15 => format!("{d:.1}"),
+        Value::Array(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(",")),
         other => other.to_string(),
     }
 }

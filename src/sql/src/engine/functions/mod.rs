@@ -1,0 +1,151 @@
+//! Functions with PostgreSQL's meaning where the engine has none or another one.
+//!
+//! They travel in fragments by name, so every instance has all of them. A `Function` is plain data: what it takes, what it
+//! gives, and how it computes a batch.
+
+pub mod arithmetic;
+pub mod convert;
+mod json;
+mod numeric;
+mod rows;
+mod sums;
+mod temporal;
+mod texts;
+
+use super::errors::wrap;
+use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::logical_expr::{
+    AggregateUDF, ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use model::{Code, Error};
+pub use rows::{only_row, several_rows};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+pub use temporal::interval_text;
+use temporal::{date_part, plan as plan_temporal};
+pub use texts::trim_padding;
+
+/// A scalar function: the types its arguments are brought to, the field of its result, and its batches.
+pub struct Function {
+    name: &'static str,
+    coerce: fn(&[DataType]) -> DfResult<Vec<DataType>>,
+    returns: fn(&ReturnFieldArgs<'_>) -> DfResult<Field>,
+    run: fn(&[ArrayRef], &ScalarFunctionArgs) -> DfResult<ArrayRef>,
+    signature: Signature,
+}
+
+impl Function {
+    pub fn new(
+        name: &'static str,
+        coerce: fn(&[DataType]) -> DfResult<Vec<DataType>>,
+        returns: fn(&ReturnFieldArgs<'_>) -> DfResult<Field>,
+        run: fn(&[ArrayRef], &ScalarFunctionArgs) -> DfResult<ArrayRef>,
+    ) -> Self {
+        Self { name, coerce, returns, run, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+
+    pub fn udf(self) -> Arc<ScalarUDF> {
+        Arc::new(ScalarUDF::from(self))
+    }
+}
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Function {}
+
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
+        (self.coerce)(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {
+        let fields: Vec<FieldRef> = types.iter().map(|ty| Arc::new(Field::new("", ty.clone(), true))).collect();
+        let scalars = vec![None; types.len()];
+        let args = ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars };
+        (self.returns)(&args).map(|field| field.data_type().clone())
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
+        (self.returns)(&args).map(|field| Arc::new(field.with_name(self.name)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && !args.args.is_empty();
+        let rows = if is_constant { 1 } else { args.number_rows };
+        let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
+        let result = (self.run)(&arrays, &args)?;
+        if is_constant {
+            return datafusion::scalar::ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar);
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+/// All scalar functions, for the session to know.
+pub fn scalars() -> Vec<Arc<ScalarUDF>> {
+    [
+        arithmetic::functions(),
+        numeric::functions(),
+        convert::functions(),
+        texts::functions(),
+        temporal::functions(),
+        json::functions(),
+        rows::functions(),
+    ]
+    .concat()
+}
+
+/// All aggregates, for the session to know.
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    sums::functions()
+}
+
+/// Calls one of `scalars`; the engine's own error when there is none of the name.
+fn call(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
+    function.call(args)
+}
+
+fn out_of_range() -> DataFusionError {
+    wrap(Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type"))
+}
+
+fn wrong_value(message: impl Into<String>) -> DataFusionError {
+    wrap(Error::new(Code::ValueOutOfRange, message))
+}
+
+/// The error of a call with arguments that the function does not take.
+fn wrong_types<T>(name: &str) -> DfResult<T> {
+    let message = format!("function \"{name}\" does not take values of these types");
+    Err(wrap(Error::new(Code::WrongType, message)))
+}
+
+fn nullable(ty: DataType) -> Field {
+    Field::new("", ty, true)
+}

@@ -1,0 +1,276 @@
+//! Expressions whose meaning depends on types that the engine does not know, or on PostgreSQL's rules for them.
+//!
+//! Works on the planner's output, before the engine's type coercion.
+//!
+//! | expression                                | becomes                                                |
+//! |-------------------------------------------|--------------------------------------------------------|
+//! | CAST that rounds, pads, cuts or reads text | `convert_to`                                           |
+//! | `- integer`                               | a subtraction that fails instead of wrapping around    |
+//! | CHAR(n) compared                          | both sides without padding, or a literal padded to n    |
+//! | CHAR(n) in a function of texts, or `\|\|`    | without padding                                        |
+//! | UUID compared with a text                 | the text in a UUID's own spelling                       |
+//! | a number, date and so on with a text literal | the literal as a value of the other side's type     |
+//! | a number with any other text              | an error, as in PostgreSQL                             |
+//! | WHERE and HAVING of no boolean            | an error                                               |
+
+use super::errors::wrap;
+use super::functions::{arithmetic, convert, trim_padding};
+use super::sets;
+use super::types::{column_type_of, mark_of};
+use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::expr::{Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, cast, lit,
+};
+use datafusion::scalar::ScalarValue;
+use model::value::parse_uuid;
+use model::{Code, ColumnType, Error, Value};
+use std::sync::Arc;
+
+/// Functions that do not read their arguments as texts, or keep padding on purpose.
+const KEEP_PADDING: [&str; 8] =
+    ["octet_length", "convert_to", "coalesce", "nullif", "greatest", "least", "only_row", "trim_padding"];
+
+/// Gives the expressions of a plan, and of the subqueries in it, our meaning.
+///
+/// Errors: `WrongType`.
+pub fn apply(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let applied = plan.transform_up_with_subqueries(|node| {
+        if let LogicalPlan::Filter(filter) = &node {
+            check_boolean(&filter.predicate, filter.input.schema())?;
+        }
+        let schema = merge_schema(&node.inputs());
+        let names = NamePreserver::new(&node);
+        let node = node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform_up(|part| rewrite(part, &schema))?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })?;
+        let node = node.map_data(LogicalPlan::recompute_schema)?;
+        match node.data {
+            LogicalPlan::Union(union) => Ok(Transformed::yes(LogicalPlan::Union(sets::united(union)?))),
+            LogicalPlan::Join(join) if sets::is_of_all(&join) => Ok(Transformed::yes(sets::counted(join)?)),
+            data => Ok(Transformed::new_transformed(data, node.transformed)),
+        }
+    })?;
+    Ok(applied.data)
+}
+
+fn check_boolean(predicate: &Expr, schema: &DFSchema) -> DfResult<()> {
+    match predicate.get_type(schema) {
+        Ok(ty) if !matches!(ty, DataType::Boolean | DataType::Null) => {
+            Err(wrap(Error::new(Code::WrongType, "a condition is a boolean, and this one is not")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+    match expr {
+        Expr::Cast(cast) => Ok(Transformed::yes(match convert::replace(&cast, schema) {
+            Some(converted) => converted,
+            // Without the mark that said what was written.
+            None => Expr::Cast(Cast::new(cast.expr, cast.field.data_type().clone())),
+        })),
+        Expr::Case(case) => arithmetic::settled_case(Expr::Case(case), schema),
+        Expr::Negative(inner) => {
+            match inner.get_type(schema).ok().and_then(|ty| arithmetic::negated(*inner.clone(), &ty)) {
+                Some(negated) => Ok(Transformed::yes(negated)),
+                None => Ok(Transformed::no(Expr::Negative(inner))),
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+            let (left, right) = (unpadded(*left, schema), unpadded(*right, schema));
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(left),
+                Operator::StringConcat,
+                Box::new(right),
+            ))))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
+            let (left, right) = comparable(*left, *right, schema)?;
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let (first, low) = comparable(*expr.clone(), *low, schema)?;
+            let (second, high) = comparable(*expr, *high, schema)?;
+            if first == second {
+                return Ok(Transformed::yes(Expr::Between(Between::new(
+                    Box::new(first),
+                    negated,
+                    Box::new(low),
+                    Box::new(high),
+                ))));
+            }
+            let within = first.gt_eq(low).and(second.lt_eq(high));
+            Ok(Transformed::yes(if negated { Expr::Not(Box::new(within)) } else { within }))
+        }
+        Expr::InList(InList { expr, list, negated }) => in_list(*expr, list, negated, schema).map(Transformed::yes),
+        Expr::InSubquery(within) => in_subquery(within, schema),
+        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "date_trunc" => {
+            let args = args.into_iter().map(|arg| at_midnight(arg, schema)).collect();
+            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
+        Expr::ScalarFunction(ScalarFunction { func, args }) if !KEEP_PADDING.contains(&func.name()) => {
+            let args = args.into_iter().map(|arg| unpadded(arg, schema)).collect();
+            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
+        Expr::Like(like) => {
+            check_text(&like, schema)?;
+            Ok(Transformed::no(Expr::Like(like)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator as O;
+    matches!(op, O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq | O::IsDistinctFrom | O::IsNotDistinctFrom)
+}
+
+fn is_text(ty: &DataType) -> bool {
+    matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
+}
+
+fn field_of(expr: &Expr, schema: &DFSchema) -> Option<Arc<Field>> {
+    expr.to_field(schema).ok().map(|(_, field)| field)
+}
+
+fn text_literal(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => Some(text),
+        _ => None,
+    }
+}
+
+/// A padded text as the text that it means.
+fn unpadded(expr: Expr, schema: &DFSchema) -> Expr {
+    match field_of(&expr, schema).and_then(|field| mark_of(&field)) {
+        Some(ColumnType::Char { .. }) => trim_padding(expr),
+        _ => expr,
+    }
+}
+
+/// A date as its first moment: the engine would count in nanoseconds, which end in 2262.
+fn at_midnight(expr: Expr, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(DataType::Date32) => cast(expr, DataType::Timestamp(TimeUnit::Microsecond, None)),
+        _ => expr,
+    }
+}
+
+/// Both sides of a comparison, such that the engine compares what is meant.
+fn comparable(left: Expr, right: Expr, schema: &DFSchema) -> DfResult<(Expr, Expr)> {
+    let (Some(l), Some(r)) = (field_of(&left, schema), field_of(&right, schema)) else { return Ok((left, right)) };
+    match (mark_of(&l), mark_of(&r)) {
+        (Some(ColumnType::Char { length }), _) if text_literal(&right).is_some() => Ok(padded(left, right, length)),
+        (_, Some(ColumnType::Char { length })) if text_literal(&left).is_some() => {
+            let (right, left) = padded(right, left, length);
+            Ok((left, right))
+        }
+        (Some(ColumnType::Char { length: a }), Some(ColumnType::Char { length: b })) if a == b => Ok((left, right)),
+        (Some(ColumnType::Char { .. }), _) | (_, Some(ColumnType::Char { .. })) => {
+            Ok((unpadded(left, schema), unpadded(right, schema)))
+        }
+        (Some(ColumnType::Uuid), _) => Ok((left, as_uuid(right)?)),
+        (_, Some(ColumnType::Uuid)) => Ok((as_uuid(left)?, right)),
+        _ => match (l.data_type(), r.data_type()) {
+            (DataType::Date32, DataType::Timestamp(..)) => Ok((at_midnight(left, schema), right)),
+            (DataType::Timestamp(..), DataType::Date32) => Ok((left, at_midnight(right, schema))),
+            _ => typed(left, right, &l, &r),
+        },
+    }
+}
+
+/// CHAR(n) and a literal: the literal is padded too, so that an index may be used; a longer one equals nothing.
+fn padded(column: Expr, literal: Expr, length: u32) -> (Expr, Expr) {
+    let text = text_literal(&literal).unwrap_or_default().trim_end_matches(' ').to_owned();
+    match (length as usize).checked_sub(text.chars().count()) {
+        Some(missing) => (column, lit(text + &" ".repeat(missing))),
+        None => (trim_padding(column), lit(text)),
+    }
+}
+
+fn as_uuid(expr: Expr) -> DfResult<Expr> {
+    match text_literal(&expr) {
+        Some(text) => Ok(lit(Value::Uuid(parse_uuid(text).map_err(wrap)?).to_string())),
+        None => Ok(expr),
+    }
+}
+
+/// A literal beside a value of another type is read as one of that type; other texts do not compare with numbers.
+fn typed(left: Expr, right: Expr, l: &Field, r: &Field) -> DfResult<(Expr, Expr)> {
+    let (left_is_text, right_is_text) = (is_text(l.data_type()), is_text(r.data_type()));
+    if left_is_text == right_is_text {
+        return Ok((left, right));
+    }
+    let (text, other) = if left_is_text { (&left, r) } else { (&right, l) };
+    let Some(ty) = column_type_of(other.data_type()) else { return Ok((left, right)) };
+    if text_literal(text).is_some() {
+        // Decimals get as many digits as the literal has: a comparison does not round.
+        let ty = if matches!(ty, ColumnType::Decimal { .. }) || ty.is_integer() { number_like(text, ty) } else { ty };
+        let converted = convert::convert_to(text.clone(), ty);
+        return Ok(if left_is_text { (converted, right) } else { (left, converted) });
+    }
+    if other.data_type().is_numeric() || other.data_type() == &DataType::Boolean {
+        let message = format!("a text does not compare with a value of type {ty}");
+        return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
+    }
+    Ok((left, right))
+}
+
+fn number_like(text: &Expr, ty: ColumnType) -> ColumnType {
+    let digits = text_literal(text).and_then(|text| text.trim().split_once('.')).map_or(0, |(_, digits)| digits.len());
+    match (ty, u8::try_from(digits)) {
+        (ColumnType::Decimal { scale, .. }, Ok(digits)) if digits <= 30 => {
+            ColumnType::Decimal { precision: 38, scale: scale.max(digits) }
+        }
+        _ => ty,
+    }
+}
+
+fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfResult<Expr> {
+    let pairs = list.into_iter().map(|item| comparable(expr.clone(), item, schema)).collect::<DfResult<Vec<_>>>()?;
+    let Some((first, _)) = pairs.first().cloned() else {
+        return Ok(Expr::InList(InList::new(Box::new(expr), Vec::new(), negated)));
+    };
+    if pairs.iter().all(|(side, _)| *side == first) {
+        let list = pairs.into_iter().map(|(_, item)| item).collect();
+        return Ok(Expr::InList(InList::new(Box::new(first), list, negated)));
+    }
+    let any = pairs.into_iter().map(|(side, item)| side.eq(item)).reduce(Expr::or).unwrap_or(lit(false));
+    Ok(if negated { Expr::Not(Box::new(any)) } else { any })
+}
+
+/// CHAR(n) on either side of IN (subquery).
+fn in_subquery(within: InSubquery, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+    let mark = |field: Option<Arc<Field>>| field.and_then(|field| mark_of(&field));
+    let is_char = |mark: Option<ColumnType>| matches!(mark, Some(ColumnType::Char { .. }));
+    let (left, inner) = (mark(field_of(&within.expr, schema)), &within.subquery.subquery);
+    let right = mark(inner.schema().fields().first().cloned());
+    if left == right || !(is_char(left) || is_char(right)) {
+        return Ok(Transformed::no(Expr::InSubquery(within)));
+    }
+    let Some(column) = inner.schema().columns().into_iter().next() else {
+        return Ok(Transformed::no(Expr::InSubquery(within)));
+    };
+    let value = if is_char(right) { trim_padding(Expr::Column(column)) } else { Expr::Column(column) };
+    let plan = LogicalPlanBuilder::from(inner.as_ref().clone()).project([value.alias("__trimmed")])?.build()?;
+    let subquery = Subquery { subquery: Arc::new(plan), ..within.subquery.clone() };
+    let expr = Box::new(unpadded(*within.expr, schema));
+    Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: within.negated })))
+}
+
+fn check_text(like: &Like, schema: &DFSchema) -> DfResult<()> {
+    match like.expr.get_type(schema) {
+        Ok(ty) if ty.is_numeric() => {
+            Err(wrap(Error::new(Code::WrongType, "LIKE compares texts, and this is a number").with_hint("CAST it")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,86 @@
+//! Set operations where the engine's differ from the standard's: types that do not go together, texts with marks, and ALL.
+
+use super::errors::wrap;
+use super::functions::{convert, trim_padding};
+use super::types::mark_of;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::error::Result as DfResult;
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union};
+use model::{Code, ColumnType, Error};
+use std::sync::Arc;
+
+/// UNION with columns that mean the same in all its inputs.
+///
+/// Errors: `WrongType` for a text beside a number.
+pub fn united(union: Union) -> DfResult<Union> {
+    let width = union.schema.fields().len();
+    let mut mixed = vec![false; width];
+    for (at, is_mixed) in mixed.iter_mut().enumerate() {
+        let fields: Vec<_> = union.inputs.iter().map(|input| input.schema().field(at).clone()).collect();
+        let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+        if fields.iter().any(|f| is_text(f.data_type())) && fields.iter().any(|f| f.data_type().is_numeric()) {
+            let message = format!("column {} of a set operation is a text on one side and a number on another", at + 1);
+            return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
+        }
+        *is_mixed = fields.iter().any(|field| mark_of(field) != mark_of(&fields[0]));
+    }
+    // Made anew, as its schema does not follow its inputs'.
+    if !mixed.contains(&true) {
+        return Union::try_new_with_loose_types(union.inputs);
+    }
+    let inputs = union.inputs.iter().map(|input| unmarked(input, &mixed)).collect::<DfResult<Vec<_>>>()?;
+    Union::try_new_with_loose_types(inputs)
+}
+
+/// The input with the columns that are `mixed` as plain texts.
+fn unmarked(input: &Arc<LogicalPlan>, mixed: &[bool]) -> DfResult<Arc<LogicalPlan>> {
+    let exprs = input.schema().iter().zip(mixed).map(|((qualifier, field), is_mixed)| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        let plain = match (is_mixed, mark_of(field)) {
+            (false, _) | (true, None) => return column,
+            (true, Some(ColumnType::Char { .. })) => trim_padding(column),
+            (true, Some(_)) => convert::convert_to(column, ColumnType::Text),
+        };
+        plain.alias_qualified(qualifier.cloned(), field.name())
+    });
+    let exprs: Vec<Expr> = exprs.collect();
+    LogicalPlanBuilder::from(input.as_ref().clone()).project(exprs)?.build().map(Arc::new)
+}
+
+/// INTERSECT ALL and EXCEPT ALL, which the planner writes as it does those without ALL, but for DISTINCT.
+pub fn is_of_all(join: &Join) -> bool {
+    matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+        && join.null_equality == NullEquality::NullEqualsNull
+        && !matches!(&*join.left, LogicalPlan::Distinct(Distinct::All(_)))
+}
+
+/// Rows that occur several times meet as often as they do on both sides: the first with the first, and so on.
+pub fn counted(join: Join) -> DfResult<LogicalPlan> {
+    let columns = join.left.schema().columns();
+    let (left, left_number) = numbered(&join.left)?;
+    let (right, right_number) = numbered(&join.right)?;
+    let mut on = join.on;
+    on.push((Expr::Column(left_number), Expr::Column(right_number)));
+    let joined = Join::try_new(
+        Arc::new(left),
+        Arc::new(right),
+        on,
+        join.filter,
+        join.join_type,
+        join.join_constraint,
+        join.null_equality,
+        join.null_aware,
+    )?;
+    let plan = LogicalPlanBuilder::from(LogicalPlan::Join(joined));
+    plan.project(columns.into_iter().map(Expr::Column))?.build()
+}
+
+fn numbered(input: &Arc<LogicalPlan>) -> DfResult<(LogicalPlan, Column)> {
+    const NAME: &str = "__occurrence";
+    let columns = input.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
+    let number = row_number().partition_by(columns).build()?.alias(NAME);
+    let plan = LogicalPlanBuilder::from(input.as_ref().clone()).window(vec![number])?.build()?;
+    Ok((plan, Column::new_unqualified(NAME)))
+}

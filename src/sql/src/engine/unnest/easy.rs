@@ -1,0 +1,104 @@
+//! Which subqueries the engine's own rules answer rightly: they make shorter plans of them.
+
+use super::free::{free, subquery_of};
+use super::push::counts;
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+
+/// Whether an expression has a subquery at its own level.
+pub fn has_subquery(expr: &Expr) -> bool {
+    expr.exists(|part| Ok(subquery_of(part).is_some())).unwrap_or(true)
+}
+
+/// A conjunct of WHERE that becomes a semi join: EXISTS and IN over plain selections (not NOT IN of a constant:
+/// the engine forgets the NULLs on the right), and comparisons with aggregates over
+/// rows that are tied to the outer row by equality.
+pub fn is_conjunct(expr: &Expr) -> bool {
+    match expr {
+        Expr::Exists(exists) => is_correlated(&exists.subquery.subquery) && is_selection(&exists.subquery.subquery),
+        Expr::Not(inner) => matches!(&**inner, Expr::Exists(_)) && is_conjunct(inner),
+        Expr::InSubquery(within) => {
+            let plan = &within.subquery.subquery;
+            let has_columns = !within.expr.column_refs().is_empty();
+            let is_null_aware = within.negated && is_correlated(plan);
+            has_columns && !is_null_aware && !has_subquery(&within.expr) && is_selection(plan)
+        }
+        other => is_projected(other),
+    }
+}
+
+/// An expression whose subqueries are all aggregates over rows that are tied to the outer row by equality.
+pub fn is_projected(expr: &Expr) -> bool {
+    let mut easy = true;
+    let walked = expr.apply(|part| {
+        easy &= match part {
+            Expr::ScalarSubquery(subquery) => is_tied_aggregate(&subquery.subquery),
+            part => subquery_of(part).is_none(),
+        };
+        Ok(TreeNodeRecursion::Continue)
+    });
+    easy && walked.is_ok()
+}
+
+fn is_correlated(plan: &LogicalPlan) -> bool {
+    free(plan).map_or(true, |outer| !outer.is_empty())
+}
+
+/// Rows of tables, joined, filtered and projected; only the filters look outside.
+fn is_selection(plan: &LogicalPlan) -> bool {
+    is_made_of(plan, &|predicate| !has_subquery(predicate))
+}
+
+fn is_made_of(plan: &LogicalPlan, filter: &dyn Fn(&Expr) -> bool) -> bool {
+    let inner = |plan: &LogicalPlan| is_made_of(plan, filter);
+    match plan {
+        LogicalPlan::TableScan(_) => true,
+        LogicalPlan::SubqueryAlias(alias) => inner(&alias.input),
+        LogicalPlan::Projection(projection) => projection.expr.iter().all(is_inside) && inner(&projection.input),
+        LogicalPlan::Filter(node) => filter(&node.predicate) && inner(&node.input),
+        LogicalPlan::Join(join) => {
+            join.join_type == JoinType::Inner
+                && join.filter.iter().all(is_inside)
+                && !is_correlated(&join.left)
+                && !is_correlated(&join.right)
+                && inner(&join.left)
+                && inner(&join.right)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an expression looks at its own rows only.
+fn is_inside(expr: &Expr) -> bool {
+    !has_subquery(expr) && !expr.contains_outer()
+}
+
+/// One aggregate without GROUP BY over a selection whose filters look outside by equality only.
+fn is_tied_aggregate(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            projection.expr.iter().all(is_inside) && is_tied_aggregate(&projection.input)
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            aggregate.group_expr.is_empty()
+                && !aggregate.aggr_expr.iter().any(counts)
+                && aggregate.aggr_expr.iter().all(is_inside)
+                && is_made_of(&aggregate.input, &|predicate| split_conjunction(predicate).into_iter().all(is_tie))
+        }
+        _ => false,
+    }
+}
+
+/// A condition on inner rows alone, or an equality of an outer column with a column inside.
+fn is_tie(predicate: &Expr) -> bool {
+    match predicate {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            let is_outer = |expr: &Expr| matches!(expr, Expr::OuterReferenceColumn(..));
+            let is_column = |expr: &Expr| matches!(expr, Expr::Column(_));
+            is_inside(predicate) || is_outer(left) && is_column(right) || is_outer(right) && is_column(left)
+        }
+        other => is_inside(other),
+    }
+}

@@ -50,11 +50,6 @@ impl Peer {
         }))
     }
 
-    /// Whether a connection stands now.
-    pub fn is_up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(_))
-    }
-
     /// Whether the last connection that stood was closed by the other side, and there was none since. A network that fails
     /// does not do that; a process that ends does.
     pub fn was_closed(&self) -> bool {

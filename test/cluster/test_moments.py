@@ -8,9 +8,9 @@ from harness import wait_until
 ACCOUNTS = 20_000
 BALANCE = 100
 
-# Moves money between accounts of this instance's own replicaset, in one transaction each, until it is told to stop: from
-# the first rows of the index to the last ones and back, and by deleting rows and inserting them again, so that a scan
-# of several slices would miss some and see others twice.
+# Moves money between accounts of this instance's own replicaset, in one transaction each, until it is told to stop:
+# from the first rows of the index to the last ones and back, and by deleting rows and inserting them again, so that a
+# scan of several slices would miss some and see others twice.
 TRANSFERS = """
     local fiber = require('fiber')
     local first, second = box.space[...], box.space[select(2, ...)]
@@ -98,9 +98,8 @@ def test_writers_pay_for_queries_only_while_they_run(bank):
         bank[0].sql(query)
     for instance in bank:
         wait_until(
-            lambda instance=instance: instance.eval(
-                "return #box.space.savings:on_replace() + #box.space.current:on_replace()"
-            )
-            == [0],
+            lambda instance=instance: (
+                instance.eval("return #box.space.savings:on_replace() + #box.space.current:on_replace()") == [0]
+            ),
             "no trigger on a table that no query reads",
         )

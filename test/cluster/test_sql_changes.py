@@ -1,5 +1,5 @@
-"""Changes and definitions on real processes: transactions, numbers given out once, schema changes under load, and errors
-that say what was done where."""
+"""Changes and definitions on real processes: transactions, numbers given out once, schema changes under load, and
+errors that say what was done where."""
 
 import threading
 

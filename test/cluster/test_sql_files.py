@@ -8,6 +8,11 @@ import slt
 import tarantool
 from harness import ROOT
 
+# The names of errors by their numbers, as users read them.
+CODES = {
+    int(number): name
+    for number, name in re.findall(r"^\| (\d+) \| `(\w+)`", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)
+}
 FILES = sorted((ROOT / "test" / "sql").rglob("*.slt"))
 
 
@@ -19,7 +24,8 @@ def run(record, instance):
         if record.kind != "error":
             return f"refused with {error.args[0]}: {error.args[1]}"
         pattern = record.expected[0]
-        return None if re.search(pattern, error.args[1]) else f"the error says {error.args[1]!r}, not {pattern!r}"
+        said = f"{CODES.get(error.args[0])}: {error.args[1]}"
+        return None if re.search(pattern, said) else f"the error says {said!r}, not {pattern!r}"
     if record.kind == "error":
         return "no error was raised"
     if record.kind == "count":

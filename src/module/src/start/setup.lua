@@ -79,9 +79,9 @@ function setup.unwatch_rows(space_id)
     end
 end
 
---- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}. What has
---- ended following one for good is its `failure`: the host tries again by itself when a connection breaks, and never
---- when a row could not be read or applied.
+--- Which members of the replicaset follow this instance, and which it follows: {[uuid] = {upstream=, downstream=}}.
+--- What has ended following one for good is its `failure`: the host tries again by itself when a connection breaks, and
+--- never when a row could not be read or applied.
 function setup.links()
     local links = setmetatable({}, {__serialize = 'map'})
     for _, member in pairs(box.info.replication) do

@@ -5,3 +5,4 @@ pub mod engine;
 pub mod front;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod walk;

@@ -4,26 +4,24 @@
 //! recursively. AND and OR are associative in three-valued logic, so the chain may as well be a balanced tree: 10,000
 //! conditions are then 14 levels deep instead of 10,000. The parser's tree is taken apart without recursion.
 
-use sqlparser::ast::{BinaryOperator, Expr, Value, VisitMut, VisitorMut};
-use std::convert::Infallible;
-use std::ops::ControlFlow;
+use crate::walk;
+use model::Result;
+use sqlparser::ast::{BinaryOperator, Expr, Value, VisitMut};
 
 /// Shorter chains stay as they were written.
 const OPERANDS_MIN: usize = 16;
 
 /// Balances all chains in a query or an expression.
 pub fn balance(ast: &mut impl VisitMut) {
-    // Breaking off is not possible: the visitor has nothing to break with.
-    let _ = ast.visit(&mut Balancer);
+    // The balancer refuses nothing.
+    let _ = walk::change(ast, &mut Balancer);
 }
 
 struct Balancer;
 
-impl VisitorMut for Balancer {
-    type Break = Infallible;
-
+impl walk::Change for Balancer {
     // Before the children: the walk then descends into the balanced tree.
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
         if let Expr::BinaryOp { op: op @ (BinaryOperator::And | BinaryOperator::Or), .. } = expr {
             let op = op.clone();
             if chain_length(expr, &op) >= OPERANDS_MIN {
@@ -31,7 +29,7 @@ impl VisitorMut for Balancer {
                 *expr = build(&mut operands(chain, &op), &op);
             }
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 

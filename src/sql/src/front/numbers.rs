@@ -6,12 +6,11 @@
 use super::ddl_column::nextval_of;
 use super::literal;
 use crate::cluster::{Cluster, Schema};
+use crate::walk;
 use model::error::nearest;
 use model::{Code, Error, Result, Value};
-use sqlparser::ast::{Expr, Query, SetExpr, VisitMut, VisitorMut};
+use sqlparser::ast::{Expr, Query, SetExpr};
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,7 +25,7 @@ pub(super) async fn settle(
     deadline: Instant,
 ) -> Result<()> {
     let mut found = Finder(Vec::new());
-    let _ = query.visit(&mut found);
+    walk::change(query, &mut found)?;
     if found.0.is_empty() {
         return Ok(());
     }
@@ -39,8 +38,7 @@ pub(super) async fn settle(
         let sequence = schema.sequence(&name).ok_or_else(|| no_such_sequence(&name, schema))?;
         numbers.extend(cluster.numbers(&sequence, 1, deadline).await?);
     }
-    let _ = query.visit(&mut Filler(numbers));
-    Ok(())
+    walk::change(query, &mut Filler(numbers))
 }
 
 fn no_such_sequence(name: &str, schema: &dyn Schema) -> Error {
@@ -65,27 +63,23 @@ fn is_computed_once(body: &SetExpr) -> bool {
 /// The names of the sequences, in the order of the walk.
 struct Finder(Vec<String>);
 
-impl VisitorMut for Finder {
-    type Break = Infallible;
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+impl walk::Change for Finder {
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
         self.0.extend(nextval_of(expr));
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 
 /// Numbers for them, in the same order.
 struct Filler(VecDeque<i64>);
 
-impl VisitorMut for Filler {
-    type Break = Infallible;
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+impl walk::Change for Filler {
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
         if nextval_of(expr).is_some()
             && let Some(number) = self.0.pop_front()
         {
             *expr = literal::expression_not_ordinal(&Value::Integer(number));
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }

@@ -1,10 +1,9 @@
 //! Parameters in the parser's tree: each placeholder gives way to its value, of exactly the value's type.
 
 use super::literal::{expression, expression_not_ordinal};
-use model::{Code, Error, Value};
-use sqlparser::ast::{self, Expr, GroupByExpr, OrderByKind, Query, Select, VisitMut, VisitorMut};
-use std::convert::Infallible;
-use std::ops::ControlFlow;
+use crate::walk;
+use model::{Code, Error, Result, Value};
+use sqlparser::ast::{self, Expr, GroupByExpr, OrderByKind, Query, Select, VisitMut};
 
 /// The error of a call with too many or too few parameters.
 pub fn wrong_count(wanted: usize, given: usize) -> Error {
@@ -15,8 +14,8 @@ pub fn wrong_count(wanted: usize, given: usize) -> Error {
 /// Replaces all placeholders of a query or an expression. The caller has checked that there are enough values.
 pub fn substitute(tree: &mut impl VisitMut, params: &[Value]) {
     if !params.is_empty() {
-        // Breaking off is not possible: the visitor has nothing to break with.
-        let _ = tree.visit(&mut Substitution { params });
+        // The substitution refuses nothing.
+        let _ = walk::change(tree, &mut Substitution { params });
     }
 }
 
@@ -40,30 +39,28 @@ impl Substitution<'_> {
     }
 }
 
-impl VisitorMut for Substitution<'_> {
-    type Break = Infallible;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Infallible> {
+impl walk::Change for Substitution<'_> {
+    fn enter_query(&mut self, query: &mut Query) -> Result<()> {
         if let Some(order_by) = &mut query.order_by
             && let OrderByKind::Expressions(keys) = &mut order_by.kind
         {
             keys.iter_mut().for_each(|key| self.not_ordinal(&mut key.expr));
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Infallible> {
+    fn enter_select(&mut self, select: &mut Select) -> Result<()> {
         if let GroupByExpr::Expressions(keys, _) = &mut select.group_by {
             keys.iter_mut().for_each(|key| self.not_ordinal(key));
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
         if let Some(value) = self.value(expr) {
             *expr = expression(value);
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 

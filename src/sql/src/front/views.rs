@@ -9,13 +9,11 @@ use super::parse::{fold, parse};
 use super::queries::ResultColumn;
 use super::statement::{Name, Statement};
 use crate::cluster::Schema;
+use crate::walk::{self, Change};
 use model::schema::VIEW_DEPTH_MAX;
 use model::{Code, Error, Result, View};
-use sqlparser::ast::{
-    Expr, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, VisitMut, VisitorMut, With,
-};
+use sqlparser::ast::{Expr, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, VisitMut, With};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 /// Views in one statement, those in views included.
 const EXPANSIONS_MAX: usize = 1_000;
@@ -30,13 +28,13 @@ pub(super) fn expand(tree: &mut impl VisitMut, schema: &dyn Schema) -> Result<()
         return Ok(());
     }
     let mut expansion = Expansion { schema, left: EXPANSIONS_MAX };
-    walk(tree, |factor, name| expansion.replace(factor, &name, 0))
+    walk_tables(tree, |factor, name| expansion.replace(factor, &name, 0))
 }
 
 /// The tables and views that a query names, not those inside views.
 pub(super) fn names_of(query: &Query) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    walk(&mut query.clone(), |_, name| {
+    walk_tables(&mut query.clone(), |_, name| {
         names.insert(name);
         Ok(())
     })?;
@@ -44,11 +42,8 @@ pub(super) fn names_of(query: &Query) -> Result<BTreeSet<String>> {
 }
 
 /// Calls `on_table` for each table in FROM that is named by one part and is no common table expression.
-fn walk(tree: &mut impl VisitMut, on_table: impl FnMut(&mut TableFactor, String) -> Result<()>) -> Result<()> {
-    match tree.visit(&mut Walker { scopes: Vec::new(), held: Vec::new(), on_table }) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+fn walk_tables(tree: &mut impl VisitMut, on_table: impl FnMut(&mut TableFactor, String) -> Result<()>) -> Result<()> {
+    walk::change(tree, &mut Walker { scopes: Vec::new(), held: Vec::new(), on_table })
 }
 
 struct Walker<F> {
@@ -59,10 +54,8 @@ struct Walker<F> {
     on_table: F,
 }
 
-impl<F: FnMut(&mut TableFactor, String) -> Result<()>> VisitorMut for Walker<F> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+impl<F: FnMut(&mut TableFactor, String) -> Result<()>> Change for Walker<F> {
+    fn enter_query(&mut self, query: &mut Query) -> Result<()> {
         let mut with = query.with.take();
         let mut names: Vec<String> = Vec::new();
         if let Some(with) = &mut with {
@@ -73,7 +66,7 @@ impl<F: FnMut(&mut TableFactor, String) -> Result<()>> VisitorMut for Walker<F> 
             for cte in &mut with.cte_tables {
                 // It sees those before it, and itself where it may be recursive.
                 self.scopes.push(names.clone());
-                let walked = cte.query.visit(self);
+                let walked = walk::change(&mut cte.query, self);
                 self.scopes.pop();
                 walked?;
                 names.push(fold(&cte.alias.name).text);
@@ -81,26 +74,23 @@ impl<F: FnMut(&mut TableFactor, String) -> Result<()>> VisitorMut for Walker<F> 
         }
         self.scopes.push(names);
         self.held.push(with);
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+    fn leave_query(&mut self, query: &mut Query) -> Result<()> {
         self.scopes.pop();
         query.with = self.held.pop().flatten();
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        let TableFactor::Table { name, args: None, .. } = &*factor else { return ControlFlow::Continue(()) };
-        let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return ControlFlow::Continue(()) };
+    fn enter_table(&mut self, factor: &mut TableFactor) -> Result<()> {
+        let TableFactor::Table { name, args: None, .. } = &*factor else { return Ok(()) };
+        let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return Ok(()) };
         let name = fold(ident).text;
         if self.scopes.iter().flatten().any(|known| *known == name) {
-            return ControlFlow::Continue(());
+            return Ok(());
         }
-        match (self.on_table)(factor, name) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        }
+        (self.on_table)(factor, name)
     }
 }
 
@@ -141,7 +131,7 @@ impl Expansion<'_> {
     /// `SELECT inner AS outer, ... FROM (the view's query) AS name`
     fn query_of(&mut self, view: &View, depth: usize) -> Result<Box<Query>> {
         let mut inner = query_in(&view.text)?;
-        walk(&mut inner, |factor, name| self.replace(factor, &name, depth))?;
+        walk_tables(&mut inner, |factor, name| self.replace(factor, &name, depth))?;
         let mut query = template("SELECT 1 FROM (SELECT 1) AS v")?;
         let SetExpr::Select(select) = &mut *query.body else { return Err(Error::internal("a template is no SELECT")) };
         let item = |(inner, outer): &(String, String)| SelectItem::ExprWithAlias {

@@ -4,13 +4,12 @@
 //! COALESCEd where they are named alone.
 
 use crate::front::parse::fold;
+use crate::walk;
 use model::{Code, Error, Result};
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut,
+    TableWithJoins,
 };
-use std::convert::Infallible;
-use std::ops::ControlFlow;
 
 /// Errors: `Unsupported` for `SELECT *` over such joins, for NATURAL ones, and for FULL joins of more than two tables.
 pub fn respell(select: &mut Select) -> Result<()> {
@@ -42,7 +41,7 @@ pub fn respell(select: &mut Select) -> Result<()> {
         }
     }
     if !coalesced.is_empty() {
-        coalesce(select, coalesced);
+        coalesce(select, coalesced)?;
     }
     Ok(())
 }
@@ -114,32 +113,30 @@ struct Coalescer {
     depth: usize,
 }
 
-impl VisitorMut for Coalescer {
-    type Break = Infallible;
-
-    fn pre_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Infallible> {
+impl walk::Change for Coalescer {
+    fn enter_query(&mut self, _: &mut ast::Query) -> Result<()> {
         self.depth += 1;
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<Infallible> {
+    fn leave_query(&mut self, _: &mut ast::Query) -> Result<()> {
         self.depth -= 1;
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Infallible> {
+    fn leave_expr(&mut self, expr: &mut Expr) -> Result<()> {
         if let (Expr::Identifier(name), 0) = (&*expr, self.depth) {
             let name = fold(name).text;
             if let Some((_, whole)) = self.columns.iter().find(|(known, _)| *known == name) {
                 *expr = whole.clone();
             }
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 
 /// Puts COALESCE in the places of the columns; a result column keeps its name.
-fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) {
+fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) -> Result<()> {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Identifier(name)) = item
             && columns.iter().any(|(known, _)| *known == fold(name).text)
@@ -148,9 +145,8 @@ fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) {
         }
     }
     let mut coalescer = Coalescer { columns, depth: 0 };
-    // There is nothing to break with.
-    let _ = select.projection.visit(&mut coalescer);
-    let _ = select.selection.visit(&mut coalescer);
-    let _ = select.group_by.visit(&mut coalescer);
-    let _ = select.having.visit(&mut coalescer);
+    walk::change(&mut select.projection, &mut coalescer)?;
+    walk::change(&mut select.selection, &mut coalescer)?;
+    walk::change(&mut select.group_by, &mut coalescer)?;
+    walk::change(&mut select.having, &mut coalescer)
 }

@@ -22,14 +22,14 @@ mod joins;
 
 use crate::cluster::Schema;
 use crate::front::parse::fold;
+use crate::walk;
 use model::{Code, Error, Result};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
     Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
-    UnaryOperator, Value, VisitMut, VisitorMut,
+    UnaryOperator, Value,
 };
-use std::ops::ControlFlow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Rewrites a query in place.
@@ -38,10 +38,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn respell(query: &mut Query, schema: &dyn Schema) -> Result<()> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-    match query.visit(&mut Speller { schema, names: 0, now_us }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
+    walk::change(query, &mut Speller { schema, names: 0, now_us })
 }
 
 struct Speller<'a> {
@@ -52,15 +49,10 @@ struct Speller<'a> {
     now_us: i64,
 }
 
-impl VisitorMut for Speller<'_> {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+impl walk::Change for Speller<'_> {
+    fn enter_query(&mut self, query: &mut Query) -> Result<()> {
         if let Some(fetch) = query.fetch.take() {
-            match limit_of(fetch, query.limit_clause.take()) {
-                Ok(limit) => query.limit_clause = Some(limit),
-                Err(error) => return ControlFlow::Break(error),
-            }
+            query.limit_clause = Some(limit_of(fetch, query.limit_clause.take())?);
         }
         if matches!(&*query.body, SetExpr::SetOperation { .. }) {
             self.rename_operands(&mut query.body, true);
@@ -68,33 +60,31 @@ impl VisitorMut for Speller<'_> {
         if let Some(with) = &mut query.with {
             with.cte_tables.iter_mut().for_each(|cte| name_outputs(&mut cte.query));
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
-        if let Err(error) = joins::respell(select) {
-            return ControlFlow::Break(error);
-        }
+    fn enter_select(&mut self, select: &mut Select) -> Result<()> {
+        joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));
         }
-        inherit_windows(select);
+        inherit_windows(select)?;
         self.tell_outputs_apart(select);
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_value(&mut self, value: &mut ast::ValueWithSpan) -> ControlFlow<Error> {
+    fn enter_value(&mut self, value: &mut ast::ValueWithSpan) -> Result<()> {
         if let Value::UnicodeStringLiteral(text) | Value::NationalStringLiteral(text) = &mut value.value {
             value.value = Value::SingleQuotedString(std::mem::take(text));
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+    fn enter_table(&mut self, factor: &mut TableFactor) -> Result<()> {
         match factor {
             TableFactor::Derived { subquery, .. } => name_outputs(subquery),
             TableFactor::Table { name, alias: Some(alias), .. } if !alias.columns.is_empty() => {
-                let [ast::ObjectNamePart::Identifier(ident)] = &name.0[..] else { return ControlFlow::Continue(()) };
+                let [ast::ObjectNamePart::Identifier(ident)] = &name.0[..] else { return Ok(()) };
                 let name = fold(ident).text;
                 if let Some(table) = self.schema.table(&name) {
                     let visible = table.columns.iter().filter(|column| !column.hidden);
@@ -107,18 +97,14 @@ impl VisitorMut for Speller<'_> {
             }
             _ => {}
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        match self.expression(expr) {
-            Ok(Some(other)) => {
-                *expr = other;
-                ControlFlow::Continue(())
-            }
-            Ok(None) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
+    fn leave_expr(&mut self, expr: &mut Expr) -> Result<()> {
+        if let Some(other) = self.expression(expr)? {
+            *expr = other;
         }
+        Ok(())
     }
 }
 
@@ -469,7 +455,7 @@ fn selection(query: Query, table: &Ident, columns: &[Ident], condition: Expr) ->
 }
 
 /// `OVER (w ...)` takes over what w says, as the engine would forget it.
-fn inherit_windows(select: &mut Select) {
+fn inherit_windows(select: &mut Select) -> Result<()> {
     let named: Vec<(String, ast::WindowSpec)> = select
         .named_window
         .iter()
@@ -478,24 +464,27 @@ fn inherit_windows(select: &mut Select) {
             ast::NamedWindowExpr::NamedWindow(_) => None,
         })
         .collect();
-    if named.is_empty() {
-        return;
-    }
-    let inherit = |expr: &mut Expr| {
+    if named.is_empty() { Ok(()) } else { walk::change(&mut select.projection, &mut Heir(named)) }
+}
+
+/// Windows by their names.
+struct Heir(Vec<(String, ast::WindowSpec)>);
+
+impl walk::Change for Heir {
+    fn leave_expr(&mut self, expr: &mut Expr) -> Result<()> {
         let Expr::Function(Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) = expr else {
-            return ControlFlow::<()>::Continue(());
+            return Ok(());
         };
         let base = spec.window_name.as_ref().map(|name| fold(name).text);
-        if let Some((_, base)) = base.and_then(|base| named.iter().find(|(name, _)| *name == base)) {
+        if let Some((_, base)) = base.and_then(|base| self.0.iter().find(|(name, _)| *name == base)) {
             spec.window_name = None;
             spec.partition_by.clone_from(&base.partition_by);
             if spec.order_by.is_empty() {
                 spec.order_by.clone_from(&base.order_by);
             }
         }
-        ControlFlow::Continue(())
-    };
-    let _ = ast::visit_expressions_mut(&mut select.projection, inherit);
+        Ok(())
+    }
 }
 
 fn text(text: &str) -> Expr {

@@ -9,14 +9,12 @@ use crate::front::params::substitute;
 use crate::front::parse::fold;
 use crate::front::position::error_at;
 use crate::front::statement::{Assignment, Delete, Name, Statement, Update};
+use crate::walk;
 use model::{Code, Error, Result, Table, Value};
 use sqlparser::ast::{
-    Expr, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit,
-    Visitor,
+    Expr, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
 use std::collections::{BTreeSet, HashSet};
-use std::convert::Infallible;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A change as a query and what its rows mean.
@@ -214,9 +212,8 @@ pub(super) fn not_in_primary_key(table: &Table, set: &[usize], targets: &[Name],
 /// then one value more is compared, and no harm is done.
 pub(super) fn columns_read<'e>(table: &Table, exprs: impl Iterator<Item = &'e Expr>) -> Vec<usize> {
     struct Names<'t>(&'t Table, BTreeSet<usize>);
-    impl Visitor for Names<'_> {
-        type Break = Infallible;
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Infallible> {
+    impl walk::Read for Names<'_> {
+        fn enter_expr(&mut self, expr: &Expr) -> Result<()> {
             let name = match expr {
                 Expr::Identifier(ident) => Some(ident),
                 Expr::CompoundIdentifier(parts) => parts.last(),
@@ -224,13 +221,13 @@ pub(super) fn columns_read<'e>(table: &Table, exprs: impl Iterator<Item = &'e Ex
             };
             let column = name.and_then(|ident| self.0.column_position(&fold(ident).text));
             self.1.extend(column.filter(|column| !self.0.primary_key.contains(column)));
-            ControlFlow::Continue(())
+            Ok(())
         }
     }
     let mut names = Names(table, BTreeSet::new());
     for expr in exprs {
-        // Breaking off is not possible: the visitor has nothing to break with.
-        let _ = expr.visit(&mut names);
+        // Reading names refuses nothing.
+        let _ = walk::read(expr, &mut names);
     }
     names.1.into_iter().collect()
 }

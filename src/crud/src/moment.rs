@@ -78,6 +78,11 @@ impl Moment {
         self.tables.keys().copied()
     }
 
+    /// Whether rows of the table have changed since it began.
+    pub fn has_changes(&self, table: TableId) -> bool {
+        self.lost.is_some() || self.tables.get(&table).is_some_and(|remembered| !remembered.rows.is_empty())
+    }
+
     /// A row is about to become another: told of every change of a watched table, before or right after it happens.
     pub fn change(&mut self, table: TableId, old: Option<&[u8]>, new: Option<&[u8]>) {
         let Some(remembered) = self.tables.get_mut(&table).filter(|_| self.lost.is_none()) else { return };

@@ -67,6 +67,8 @@ pub struct ScanRequest {
     pub descending: bool,
     /// Stop after about so many rows.
     pub rows_max: Option<usize>,
+    /// Only the number of rows is wanted: the storage may count them instead of copying them.
+    pub count_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +82,8 @@ pub struct Bound {
 pub struct TupleBatch {
     pub bytes: Vec<u8>,
     pub ends: Vec<u32>,
+    /// Rows beside these that were counted only.
+    pub counted: usize,
 }
 
 /// Names a query among all that run in the cluster: the instance that was asked, and the query's number there.

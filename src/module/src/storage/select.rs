@@ -70,10 +70,13 @@ impl Storage {
     fn is_whole(&self, layout: &Layout, selection: &Selection, buckets: &[BucketRange]) -> bool {
         let all = Selection::default();
         let is_open = *selection == all || *selection == Selection { descending: true, ..all };
+        is_open && self.holds_only(layout, buckets)
+    }
+
+    /// Whether the space holds the rows of these buckets and no others, and knows how many they are.
+    pub(super) fn holds_only(&self, layout: &Layout, buckets: &[BucketRange]) -> bool {
         let is_exact = layout.table.engine == Engine::Memtx;
-        is_open
-            && is_exact
-            && (!layout.is_sharded() || (!self.has_strays() && self.guard.borrow().readable() == buckets))
+        is_exact && (!layout.is_sharded() || (!self.has_strays() && self.guard.borrow().readable() == buckets))
     }
 
     /// Lists a scan of these buckets until the answer is dropped.

@@ -94,6 +94,11 @@ impl Decoder {
         Self { schema, columns, starts, fills, table: table.name.clone() }
     }
 
+    /// Of the batches that it makes.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
     /// Decodes one slice.
     ///
     /// Errors: `Corrupted` when the bytes are not tuples of this table.
@@ -537,7 +542,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), ends in proptest::collection::vec(any::<u8>(), 0..6)) {
-            let batch = TupleBatch { bytes, ends: ends.into_iter().map(u32::from).collect() };
+            let batch = TupleBatch { bytes, ends: ends.into_iter().map(u32::from).collect(), counted: 0 };
             let _ = decoder(&table(), &[0, 3, 7, 10, 12]).decode(&batch);
         }
     }

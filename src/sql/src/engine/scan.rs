@@ -10,7 +10,7 @@ use super::site::Site;
 use super::types::table_schema;
 use crate::cluster::{Bound, BucketRange, Moment, Scan, ScanRequest, TupleBatch};
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ColumnStatistics, Statistics};
@@ -34,6 +34,8 @@ use std::task::{Context, Poll};
 /// Rows of a key that is not unique, and bytes of a value, when nothing better is known.
 const ROWS_PER_KEY: u64 = 100;
 const VALUE_BYTES: u64 = 16;
+/// Rows without columns in one batch.
+const COUNTED_ROWS_MAX: usize = 8192;
 
 /// Reads one table.
 #[derive(Clone, Debug)]
@@ -110,6 +112,7 @@ impl ScanExec {
             upper: range.upper.clone(),
             descending: false,
             rows_max: self.fetch,
+            count_only: self.projection.is_empty(),
         };
         self.access
             .ranges
@@ -254,6 +257,7 @@ impl ExecutionPlan for ScanExec {
             moment,
             decoder: Decoder::new(&self.table, &self.projection, self.schema()),
             rows_left: self.fetch.unwrap_or(usize::MAX),
+            counted: 0,
             metrics: BaselineMetrics::new(&self.metrics, partition),
             pending: None,
             site,
@@ -272,6 +276,8 @@ struct ScanStream {
     moment: Arc<Moment>,
     decoder: Decoder,
     rows_left: usize,
+    /// Rows that were counted and are to be given yet.
+    counted: usize,
     metrics: BaselineMetrics,
     pending: Option<BoxFuture<'static, Slice>>,
 }
@@ -289,6 +295,15 @@ impl ScanStream {
             .boxed(),
         );
         true
+    }
+
+    /// The next of the rows that were counted.
+    fn give_counted(&mut self) -> DfResult<RecordBatch> {
+        let rows = self.counted.min(COUNTED_ROWS_MAX).min(self.rows_left);
+        self.counted -= rows;
+        self.rows_left -= rows;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        Ok(RecordBatch::try_new_with_options(self.decoder.schema(), Vec::new(), &options)?)
     }
 
     fn decode(&mut self, slice: &TupleBatch) -> DfResult<RecordBatch> {
@@ -312,7 +327,11 @@ impl Stream for ScanStream {
         let this = &mut *self;
         loop {
             if this.rows_left == 0 {
-                (this.pending, this.requests) = (None, VecDeque::new());
+                (this.pending, this.requests, this.counted) = (None, VecDeque::new(), 0);
+            }
+            if this.counted > 0 {
+                let batch = this.give_counted();
+                return this.metrics.record_poll(Poll::Ready(Some(batch)));
             }
             let Some(pending) = &mut this.pending else {
                 if this.open_next() {
@@ -328,6 +347,7 @@ impl Stream for ScanStream {
                 }
                 Poll::Ready(Ok(None)) => this.pending = None,
                 Poll::Ready(Ok(Some((scan, slice)))) => {
+                    this.counted = slice.counted;
                     if slice.ends.len() < this.rows_left {
                         let mut next = next_slice(scan).boxed();
                         // Polled once so that the storage works on it while this slice is decoded. A future that is

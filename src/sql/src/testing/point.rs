@@ -121,6 +121,7 @@ impl Point<'_> {
             lower: bound.clone(),
             upper: bound,
             descending: false,
+            count_only: false,
             rows_max: Some(1),
         };
         let node = self.cluster.node(owner);

@@ -12,6 +12,8 @@ from harness import PASSWORD
 
 REQUEST_TYPE, SYNC, FUNCTION, TUPLE = 0x00, 0x01, 0x22, 0x21
 CALL = 0x0A
+# The host's own code.
+INVALID_MSGPACK = 20
 FUNCTIONS = [
     "sql", "status", "create_table", "drop_table", "create_index", "call", "bucket_id", "expel", "set_weight",
     "set_setting",
@@ -84,6 +86,7 @@ BODIES = {
     "a float": b"\x91\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",
     "a huge number": b"\x91\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
     "binary data": b"\x91\xc4\x03abc",
+    "a byte that means nothing": b"\x91\xc1",
 }
 
 
@@ -99,6 +102,27 @@ def test_strange_arguments_are_refused_by_every_function(cluster, what):
         raw.call(f"picodata.peer.{function}", BODIES[what])
     raw.close()
     assert cluster[1].sql("SELECT 1") == [[1]]
+
+
+INVALID = {
+    "an array that ends early": b"\x95\x01",
+    "a string that ends early": b"\x91\xa9SEL",
+    "a map that ends early": b"\x91\x82\xa1a\x01",
+    "arguments that are no array": b"\xa8SELECT 1",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("what", INVALID)
+def test_invalid_messagepack_is_refused_by_every_function(cluster, what):
+    raw = Raw(cluster[0])
+    for function in FUNCTIONS:
+        assert raw.call(f"picodata.{function}", INVALID[what]) == INVALID_MSGPACK, function
+    for function in PEER_FUNCTIONS:
+        assert raw.call(f"picodata.peer.{function}", INVALID[what]) == INVALID_MSGPACK, function
+    # The connection goes on, too.
+    assert raw.call("picodata.sql", msgpack.packb(["SELECT 1"])) is None
+    raw.close()
 
 
 def test_random_arguments_break_nothing(cluster):

@@ -6,6 +6,8 @@ import pytest
 import tarantool
 from harness import wait_until
 
+LIMIT_EXCEEDED = 20200
+
 _names = itertools.count(1)
 
 
@@ -234,6 +236,26 @@ def test_bad_input_is_refused(cluster, table, args, code, words):
         for word in words:
             assert word in message
         assert instance.call("crud.count", table, []) == 0
+
+
+def test_a_row_beyond_what_the_storage_takes_is_refused(cluster, table):
+    for instance in cluster:
+        code, message = error_of(instance.call, "crud.insert", table, [1, "x" * (2 << 20), 0])
+        assert code == LIMIT_EXCEEDED, message
+        code, message = error_of(instance.sql, f"INSERT INTO {table} VALUES (1, ?, 0)", "x" * (2 << 20))
+        assert code == LIMIT_EXCEEDED, message
+        assert instance.call("crud.count", table, []) == 0
+
+
+def test_a_selection_beyond_what_one_answer_holds_is_refused(cluster, table):
+    rows = 160
+    for first in range(0, rows, 16):
+        cluster[0].call("crud.insert_many", table, [[i, "x" * 900_000, 0] for i in range(first, first + 16)])
+    for instance in cluster:
+        code, message = error_of(instance.call, "crud.select", table, [])
+        assert code == LIMIT_EXCEEDED and "first" in message, message
+        assert len(instance.call("crud.select", table, [], {"first": 3})["rows"]) == 3
+    cluster[0].call("crud.truncate", table)
 
 
 def test_writes_go_on_when_a_replica_dies(workshop):

@@ -80,7 +80,7 @@ pub const KEYS: &[Key] = &[
         takes: "what instances know one another by",
         default: "the cluster's name, on loopback only",
     },
-    Key { name: "memtx_memory", takes: "bytes for memtx tables, from 33554432", default: "1073741824" },
+    Key { name: "memtx_memory", takes: "bytes for memtx tables, 33554432 to 4398046510080", default: "1073741824" },
     Key { name: "wal_mode", takes: "'write' or 'fsync'", default: "'write'" },
     Key { name: "log", takes: "a file name, or 'pipe: ...'", default: "standard error" },
     Key { name: "log_level", takes: "0 to 7", default: "5" },
@@ -90,6 +90,8 @@ pub const KEYS: &[Key] = &[
 
 const NAME_BYTES_MAX: usize = 63;
 const PEERS_MAX: usize = 1000;
+/// What the host takes.
+const MEMTX_BYTES_MAX: i64 = 4_398_046_510_080;
 
 /// Reads values by key, remembering which were asked for.
 struct Table {
@@ -140,7 +142,7 @@ impl Config {
             bucket_count: table.integer("bucket_count", 1, 1_000_000)?.unwrap_or(3000) as u32,
             admin_password,
             cluster_secret: secret.unwrap_or_else(|| cluster.clone()),
-            memtx_memory_bytes: table.integer("memtx_memory", 32 << 20, i64::MAX)?.unwrap_or(1 << 30) as u64,
+            memtx_memory_bytes: table.integer("memtx_memory", 32 << 20, MEMTX_BYTES_MAX)?.unwrap_or(1 << 30) as u64,
             wal_mode: match table.string("wal_mode")?.as_deref() {
                 None | Some("write") => WalMode::Write,
                 Some("fsync") => WalMode::Fsync,

@@ -66,7 +66,10 @@ impl Identity {
 
     /// Errors: `Corrupted` when the bytes are no identity or one of a newer form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let broken = |why: String| Error::new(Code::Corrupted, format!("{FILE_NAME} can not be read: {why}"));
+        let broken = |why: String| {
+            Error::new(Code::Corrupted, format!("{FILE_NAME} can not be read: {why}"))
+                .with_hint("restore the folder from a copy, or expel the instance and start it with an empty data_dir")
+        };
         let identity: Self = rmp_serde::from_slice(bytes).map_err(|e| broken(e.to_string()))?;
         if identity.version != VERSION {
             return Err(broken(format!("its version is {}, this picodata reads {VERSION}", identity.version)));
@@ -93,7 +96,7 @@ impl Identity {
                 "{} holds data of cluster \"{}\", not of \"{}\"",
                 config.data_dir, self.cluster, config.cluster
             );
-            return Err(Error::new(Code::ForeignCluster, message));
+            return Err(Error::new(Code::ForeignCluster, message).with_hint("give each instance a data_dir of its own"));
         }
         Ok(())
     }

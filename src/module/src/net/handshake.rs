@@ -9,6 +9,9 @@ use wire::greeting;
 use wire::inbound::Inbound;
 use wire::scramble::scramble;
 
+const SECRETS_DIFFER: &str =
+    "all instances of a cluster need the same cluster_secret; or this is none of its instances";
+
 /// Connects to `address` and proves to be `user`. Answers the socket and what was read beyond the handshake.
 ///
 /// Errors: `Unreachable`, `Timeout`, and `AccessDenied` when the password is not the server's.
@@ -34,7 +37,10 @@ fn authenticate(socket: &Socket, inbound: &mut Inbound, user: &str, password: &s
         match frame.answer()? {
             Answer::Values(_) if frame.sync == SYNC => Ok(Some(())),
             Answer::Values(_) => Err(Error::new(Code::Unreachable, "the answer is to a question that was not asked")),
-            Answer::Error(number, text) => Err(from_wire(number, text)),
+            Answer::Error(number, text) => Err(match from_wire(number, text) {
+                refused if refused.code == Code::AccessDenied => refused.with_hint(SECRETS_DIFFER),
+                other => other,
+            }),
         }
     })
 }

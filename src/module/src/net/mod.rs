@@ -19,7 +19,7 @@ pub use error::{CallError, Fate};
 pub use mini_server::MiniServer;
 pub use peer::Peer;
 pub use pool::{LinkEvent, Pool};
-pub use socket::Socket;
+pub use socket::{Listener, Socket};
 pub use wire::outbound::Priority;
 
 /// The user by which instances know one another; its password is the cluster's secret.

@@ -143,13 +143,22 @@ impl Listener {
     ///
     /// Errors: `Config` when the address can not be bound.
     pub fn bind(address: &str, deadline: Deadline) -> Result<Listener> {
-        let config =
+        const NOT_OURS: &str =
+            "listen takes an address of this machine; one by which others reach it goes into advertise";
+        const IN_USE: &str = "stop what listens there, or give this instance another listen";
+        let refused =
             |cause: &dyn std::fmt::Display| Error::new(Code::Config, format!("can not listen on {address}: {cause}"));
-        let candidates = resolve(address, deadline).map_err(|error| config(&error))?;
+        let candidates = resolve(address, deadline).map_err(|error| refused(&error.message).with_hint(NOT_OURS))?;
         // The standard library binds with SO_REUSEADDR; the addresses are resolved, so it does not block.
-        let listener = TcpListener::bind(&candidates[..]).map_err(|error| config(&error))?;
-        listener.set_nonblocking(true).map_err(|error| config(&error))?;
-        Ok(Listener { listener })
+        let listener = TcpListener::bind(&candidates[..]).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        });
+        listener.map(|listener| Listener { listener }).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => refused(&error).with_hint(IN_USE),
+            ErrorKind::AddrNotAvailable => refused(&error).with_hint(NOT_OURS),
+            _ => refused(&error),
+        })
     }
 
     /// The next connection; None when there is none now.

@@ -20,7 +20,10 @@ impl Folder {
     ///
     /// Errors: `Config` when it can not be made or another process runs on it.
     pub fn open(path: &str) -> Result<Self> {
-        let failed = |what: &str, e: std::io::Error| Error::new(Code::Config, format!("data_dir {path}: {what}: {e}"));
+        let failed = |what: &str, e: std::io::Error| {
+            Error::new(Code::Config, format!("data_dir {path}: {what}: {e}"))
+                .with_hint("data_dir takes a folder that this process may make or write to")
+        };
         fs::create_dir_all(path).map_err(|e| failed("can not be made", e))?;
         let path = fs::canonicalize(path).map_err(|e| failed("can not be found", e))?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK_NAME));

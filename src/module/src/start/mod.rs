@@ -11,6 +11,7 @@ pub mod storage;
 
 use crate::assembly;
 use crate::host::{Deadline, clock};
+use crate::net::Listener;
 use crate::node::{Me, Node};
 use boot::identity::Stage;
 use boot::{Config, Identity};
@@ -24,6 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// How long the name of the address to listen on may take to be found.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the cluster may take to let an instance in that it has accepted.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -39,7 +42,12 @@ thread_local! {
 /// storage was opened already.
 pub fn start(options: &[u8]) -> Result<()> {
     if STARTED.get() {
-        return Err(Error::new(Code::Config, "picodata.start was called already in this process"));
+        let error = Error::new(Code::Config, "picodata.start was called already in this process");
+        return Err(error.with_hint("run each instance in a process of its own"));
+    }
+    if storage::is_open()? {
+        let error = Error::new(Code::Config, "this process has opened its storage already, with box.cfg");
+        return Err(error.with_hint("call picodata.start in a new process; it calls box.cfg itself"));
     }
     let config = Config::read(options, processors())?;
     let folder = Rc::new(Folder::open(&config.data_dir)?);
@@ -72,7 +80,11 @@ pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let began_s = clock::now_s();
     let (identity, donors) = match identity.stage {
-        Stage::Member { .. } if folder.has_storage()? => (identity, None),
+        Stage::Member { .. } if folder.has_storage()? => {
+            // The host would say so too, but only after it has read all data.
+            drop(Listener::bind(&config.listen.to_string(), Deadline::after(BIND_TIMEOUT))?);
+            (identity, None)
+        }
         _ => {
             folder.clear_storage()?;
             let (identity, donors) = admission(&config, folder, identity)?;

@@ -1,9 +1,14 @@
 -- What only Lua can do on this host: box.cfg, users and privileges, our own spaces. Called by the start room, in
--- this order: `configure`, then on a writable instance `create`.
+-- this order: `is_open`, `configure`, then on a writable instance `create`.
 
 local setup = {}
 
 local SERVICE_USER = 'pico_service'
+
+--- Whether the storage is open: until then the host keeps a function in the place of its options.
+function setup.is_open()
+    return type(box.cfg) ~= 'function'
+end
 
 --- Opens the storage. `options` are box.cfg's own names; a failure is raised as the host says it.
 function setup.configure(options)

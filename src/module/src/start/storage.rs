@@ -54,6 +54,11 @@ pub fn open(config: &Config, folder: &Path, me: &Me, donors: Option<&[Address]>)
     call("configure", &listen.finish())
 }
 
+/// Whether this process has called `box.cfg`.
+pub fn is_open() -> Result<bool> {
+    Reader::new(&lua::call("is_open", &[0x90])?).bool()
+}
+
 /// How a member of the replicaset is followed.
 pub fn replication_uri(config: &Config, member: &Address) -> String {
     format!("{SERVICE_USER}:{}@{member}", config.cluster_secret)

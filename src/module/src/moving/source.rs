@@ -9,17 +9,16 @@ use catalog::{Move, MoveId, Op, State};
 use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_uint};
 use model::{BucketId, Code, Error, ReplicasetName, Result};
 use sharding::BucketRange;
-use sharding::moves::{Answer, MoveView, Pull, Pulled, Source, SourceCommand, SourceState, Tenure};
+use sharding::moves::{Answer, MoveView, Pull, Pulled, Rounds, Source, SourceCommand, SourceState, Tenure};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-/// Buckets that were written to and go with one slice while the copy is being made.
-const TOUCHED_MAX: usize = 4;
-/// After so many slices behind the scan, all that is left goes at once, however long the buckets are closed for it.
-const SLICES_BEHIND_MAX: u32 = 50;
-/// How long writes under way may take to end when buckets close.
-const CLOSE_TIMEOUT_MS: u64 = 2_000;
+/// Buckets that were written to and go with one slice: at first, and where they are small.
+const TOUCHED_FIRST: usize = 4;
+const TOUCHED_MAX: usize = 256;
+/// A slice below this size makes the next one take more of them, one above `SLICE_BYTES` fewer.
+const SMALL_BYTES: usize = rows::SLICE_BYTES / 4;
 const PROPOSE_TIMEOUT_MS: u64 = 5_000;
 
 /// A move out of here.
@@ -39,16 +38,53 @@ struct Copy {
     pending: BTreeSet<BucketId>,
     /// The scan has seen every bucket.
     is_scanned: bool,
-    slices_behind: u32,
+    rounds: Rounds,
+    /// How many of the buckets written to go with the next slice.
+    touched_max: usize,
+    /// Until when the buckets are closed for the rest of the copy; None while they take writes, or are closed for good.
+    closed_until: Option<Deadline>,
     /// The latest slice, in case its answer was lost.
     latest: Vec<u8>,
 }
 
 impl Leaving {
     fn new(record: Move, machine: Source<BucketId, BucketId>) -> Rc<Self> {
-        let (pending, latest) = (BTreeSet::new(), Vec::new());
-        let copy = RefCell::new(Copy { machine, pending, is_scanned: false, slices_behind: 0, latest });
+        let copy = RefCell::new(Copy {
+            machine,
+            pending: BTreeSet::new(),
+            is_scanned: false,
+            rounds: Rounds::default(),
+            touched_max: TOUCHED_FIRST,
+            closed_until: None,
+            latest: Vec::new(),
+        });
         Rc::new(Self { record, is_busy: Cell::new(false), is_behind: Cell::new(false), copy })
+    }
+
+    /// Closes the buckets for the rest of the copy, for so long at most, and waits for the writes under way.
+    ///
+    /// Errors: `Timeout` when they do not end in time; the buckets are open again then.
+    fn close(self: &Rc<Self>, storage: &Storage, closed_ms: u64) -> Result<()> {
+        let (id, buckets, until) = (self.record.id, self.record.buckets, Deadline::after_ms(closed_ms));
+        self.copy.borrow_mut().closed_until = Some(until);
+        let closed = storage.close(id, buckets, until).and_then(|()| {
+            // The destination may never ask for more.
+            let leaving = Rc::clone(self);
+            fiber::spawn("pico_move_close", move || {
+                fiber::sleep(until.left_s());
+                leaving.open_when_late();
+            })
+        });
+        closed.map(|_| ()).inspect_err(|_| self.copy.borrow_mut().open_again(storage, &self.record))
+    }
+
+    /// Takes writes again when the rest of the copy takes too long. What is being read at this moment looks itself, later.
+    fn open_when_late(&self) {
+        let (Ok(mut copy), Ok(storage)) = (self.copy.try_borrow_mut(), storage::get()) else { return };
+        if copy.is_late() {
+            log::info!("move {}: writes go on, the rest of the copy takes too long", self.record.id);
+            copy.open_again(storage, &self.record);
+        }
     }
 
     /// Tells the machine what the catalog says.
@@ -60,6 +96,7 @@ impl Leaving {
         let before = copy.machine.state();
         let commands = copy.machine.applied(&view(state, &self.record));
         if before != copy.machine.state() && copy.machine.state() == SourceState::Active {
+            copy.closed_until = None;
             self.reopen();
         }
         commands
@@ -164,23 +201,24 @@ pub fn serve_pull(node: &'static Node, call: &mut Call<'_>) -> Result<()> {
     call.reply(&answer?)
 }
 
-fn answer_pull(node: &'static Node, leaving: &Leaving, pull: &Pull) -> Result<Vec<u8>> {
+fn answer_pull(node: &'static Node, leaving: &Rc<Leaving>, pull: &Pull) -> Result<Vec<u8>> {
     let storage = storage::get()?;
     let record = &leaving.record;
-    let closes = leaving.copy.borrow_mut().closes_with_next(storage, record.buckets);
-    if closes {
-        // The last slice is read when no write is under way any more.
-        if let Err(error) = storage.close(record.id, record.buckets, Deadline::after_ms(CLOSE_TIMEOUT_MS)) {
-            storage.reopen(record.id, record.buckets);
-            return Err(error);
-        }
+    leaving.open_when_late();
+    let close_for_ms = leaving.copy.borrow_mut().close_for_ms(storage, record.buckets);
+    if let Some(closed_ms) = close_for_ms {
+        leaving.close(storage, closed_ms)?;
     }
     let state = node.state();
     let mut copy = leaving.copy.borrow_mut();
-    let reply = copy.slice(storage, record, &view(&state, record), pull, closes);
-    // A destination that was replaced meanwhile gets no last slice.
-    if closes && copy.machine.state() != SourceState::Closed {
-        storage.reopen(record.id, record.buckets);
+    let reply = copy.slice(storage, record, &view(&state, record), pull);
+    match copy.machine.state() {
+        // The destination may own the buckets any moment: they open when the catalog says so.
+        SourceState::Closed => copy.closed_until = None,
+        SourceState::Sending if copy.is_scanned && !copy.is_late() => {}
+        // The copy was given up, another began, or it takes too long.
+        _ if copy.closed_until.is_some() => copy.open_again(storage, record),
+        _ => {}
     }
     reply
 }
@@ -195,38 +233,43 @@ impl Copy {
         }
     }
 
-    /// Whether so little is left that the buckets can be closed for it.
-    fn closes_with_next(&mut self, storage: &Storage, buckets: BucketRange) -> bool {
+    /// Whether the buckets are to be closed now, and for how long.
+    fn close_for_ms(&mut self, storage: &Storage, buckets: BucketRange) -> Option<u64> {
         self.note_touched(storage, buckets);
-        let is_little = self.pending.len() <= TOUCHED_MAX || self.slices_behind >= SLICES_BEHIND_MAX;
-        self.is_scanned && self.machine.state() == SourceState::Sending && is_little
+        let may_close = self.is_scanned && self.closed_until.is_none() && self.machine.state() == SourceState::Sending;
+        if may_close { self.rounds.close_for_ms(self.pending.len()) } else { None }
+    }
+
+    /// Whether writes have waited for the rest of the copy for as long as they may.
+    fn is_late(&self) -> bool {
+        self.closed_until.is_some_and(|until| until.has_passed())
+    }
+
+    /// Takes writes again before all was sent.
+    fn open_again(&mut self, storage: &Storage, record: &Move) {
+        self.closed_until = None;
+        self.rounds.opened_again();
+        storage.reopen(record.id, record.buckets);
     }
 
     /// Reads the next slice and encodes the answer. A bucket that is written to while it is read, which happens to vinyl
     /// only, is noted before it is read and goes with a later slice.
-    fn slice(
-        &mut self,
-        storage: &Storage,
-        record: &Move,
-        seen: &MoveView,
-        pull: &Pull,
-        closes: bool,
-    ) -> Result<Vec<u8>> {
+    fn slice(&mut self, storage: &Storage, record: &Move, seen: &MoveView, pull: &Pull) -> Result<Vec<u8>> {
         let buckets = record.buckets;
         self.note_touched(storage, buckets);
+        // The scan is over with the slice that holds all the rest of buckets that are closed, so that only it can be the last.
+        let is_last = self.closed_until.is_some() && self.pending.len() <= self.touched_max;
         let beyond = buckets.last + 1;
         let (mut payload, mut count, mut read) = (Vec::new(), 0, Ok(false));
         let mut begins = false;
-        let keys_max = if closes { usize::MAX } else { TOUCHED_MAX };
-        // The scan is over when buckets are closed, and not before, so that only then a slice can be the last.
-        let answer = self.machine.pull(seen, pull, keys_max, |from| {
+        let answer = self.machine.pull(seen, pull, self.touched_max, |from| {
             if from.is_none() {
                 // A new copy, and not the first pull of one once more: that must not forget what was written since.
                 begins = true;
                 storage.guard.borrow_mut().begin_copy(buckets);
             }
             match from.copied().unwrap_or(buckets.first) {
-                from if from == beyond => (!closes).then_some(beyond),
+                from if from == beyond => (!is_last).then_some(beyond),
                 from => match rows::read_slice(buckets, from, &mut payload) {
                     Ok((buckets, next)) => {
                         count += buckets;
@@ -241,7 +284,7 @@ impl Copy {
             }
         });
         if begins {
-            (self.is_scanned, self.slices_behind) = (false, 0);
+            (self.is_scanned, self.rounds) = (false, Rounds::default());
             self.pending.clear();
         }
         match read {
@@ -260,11 +303,16 @@ impl Copy {
             Answer::Send(pulled) => pulled,
         };
         if let Pulled::Slice { changed, .. } = &pulled {
-            let changed: BTreeSet<BucketId> = changed.iter().copied().collect();
+            let (changed, scanned_bytes) = (changed.iter().copied().collect(), payload.len());
             rows::read_buckets(&changed, &mut payload).inspect_err(|_| self.machine.give_up_copy())?;
             count += changed.len();
             self.pending.retain(|bucket| !changed.contains(bucket));
-            self.slices_behind += u32::from(self.is_scanned);
+            self.rounds.sent(changed.len());
+            self.touched_max = match payload.len() - scanned_bytes {
+                0..SMALL_BYTES => (self.touched_max * 2).min(TOUCHED_MAX),
+                SMALL_BYTES..=rows::SLICE_BYTES => self.touched_max,
+                _ => (self.touched_max / 2).max(1),
+            };
         }
         let version = storage.guard.borrow().version();
         let reply = encode_answer(&pulled, version, count, &payload)?;

@@ -9,8 +9,8 @@
 //!                                          reads       reads, writes
 //! ```
 //!
-//! The destination pulls: the rows slice by slice, then the keys that changed meanwhile. When little is left, the source
-//! closes the buckets for writes and its answer is the last. The destination stores it and proposes `MoveFinish`. Each
+//! The destination pulls: the rows slice by slice, then the keys that changed meanwhile. When little is left, or what is
+//! left does not shrink (`Rounds`), the source lets writes wait until the rest is sent; with the last slice they are closed. The destination stores it and proposes `MoveFinish`. Each
 //! side acts on it when it has applied it; the destination takes writes when the source said that it has.
 //!
 //! Nothing of this is on disk but the rows and the catalog. So a side that restarts starts anew, and what it had promised
@@ -19,9 +19,11 @@
 //! destination; then a `MoveFinish` that is still on its way is void.
 
 mod destination;
+mod rounds;
 mod source;
 
 pub use destination::{Destination, DestinationCommand, DestinationState};
+pub use rounds::Rounds;
 pub use source::{Answer, Source, SourceCommand, SourceState};
 
 use model::InstanceName;

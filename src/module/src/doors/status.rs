@@ -18,7 +18,8 @@ fn write_status(node: &Node, state: &State, out: &mut Vec<u8>) {
     let raft = node.raft.status();
     let topology = &state.topology;
     let leader = raft.leader.and_then(|id| topology.instance_by_raft_id(id)).map(|leader| leader.name.as_str());
-    write_map_len(out, 10);
+    let snapshots = node.raft.snapshots();
+    write_map_len(out, 13);
     text(out, "cluster", state.cluster.as_ref().map(|cluster| cluster.name.as_str()));
     text(out, "cluster_id", state.cluster.as_ref().map(|cluster| cluster.id.as_str()));
     text(out, "name", Some(node.me.name.as_str()));
@@ -26,6 +27,9 @@ fn write_status(node: &Node, state: &State, out: &mut Vec<u8>) {
     number(out, "catalog_version", state.version);
     number(out, "raft_term", raft.term);
     number(out, "raft_applied", node.raft.applied());
+    number(out, "raft_first_index", raft.first_index);
+    number(out, "snapshots_sent", snapshots.sent);
+    number(out, "snapshots_installed", snapshots.installed);
     write_str(out, "instances");
     write_array_len(out, topology.instances.len());
     for instance in topology.instances.values() {

@@ -81,6 +81,14 @@ impl<T> Slot<T> {
     }
 }
 
+/// How many snapshots of the cluster's state went out and came in since the process started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshots {
+    /// Received whole by the other side.
+    pub sent: u64,
+    pub installed: u64,
+}
+
 /// The node's surroundings, shared by its fiber and all others.
 pub struct Runtime {
     inbox: RefCell<VecDeque<Input>>,
@@ -89,6 +97,7 @@ pub struct Runtime {
     /// Fires when the leader, the role, the members or the applied index change.
     pub changed: Event,
     applied: Cell<u64>,
+    snapshots: Cell<Snapshots>,
     /// Set while the node does not go on, for ever or until the disk takes writes: the reason, for everybody who asks.
     stopped: RefCell<Option<Error>>,
 }
@@ -102,6 +111,7 @@ impl Runtime {
             status: RefCell::new(node.status()),
             changed: Event::new()?,
             applied: Cell::new(machine.applied()),
+            snapshots: Cell::default(),
             stopped: RefCell::new(None),
         });
         let driver = Driver {
@@ -134,6 +144,10 @@ impl Runtime {
     /// The last entry whose effects are in this instance's state.
     pub fn applied(&self) -> u64 {
         self.applied.get()
+    }
+
+    pub fn snapshots(&self) -> Snapshots {
+        self.snapshots.get()
     }
 
     /// A message of a peer arrived.
@@ -190,6 +204,8 @@ impl Runtime {
     }
 
     pub fn snapshot_sent(&self, to: RaftId, ok: bool) {
+        let Snapshots { sent, installed } = self.snapshots.get();
+        self.snapshots.set(Snapshots { sent: sent + u64::from(ok), installed });
         self.push(Input::SnapshotSent { to, ok });
     }
 
@@ -382,6 +398,8 @@ impl Driver {
         self.send(ready.messages_after);
         if let Some(snapshot) = &ready.snapshot {
             self.snapshot_index = snapshot.position.index;
+            let Snapshots { sent, installed } = self.runtime.snapshots();
+            self.runtime.snapshots.set(Snapshots { sent, installed: installed + 1 });
         }
         self.runtime.applied.set(self.machine.applied());
         self.answer(applied);

@@ -236,15 +236,7 @@ class Chaos:
         self.branch_buckets = [asked.call("bucket_id", "accounts", [branch, 0]) for branch in range(4)]
         for instance in self.cluster:
             instance.eval(TRANSFER)
-        self.wait_in_sync()
-
-    def wait_in_sync(self):
-        def all_in_sync():
-            status = self.cluster.running()[0].status()
-            members = collections.Counter(i["replicaset"] for i in status["instances"])
-            return all(len(r["in_sync"]) == members[r["name"]] for r in status["replicasets"])
-
-        wait_until(all_in_sync, "all members to be in sync", SETTLE_S)
+        self.cluster.wait_in_sync(SETTLE_S)
 
     def register(self, slot):
         with self.lock:
@@ -274,7 +266,7 @@ class Chaos:
         for thread in threads:
             thread.join(2 * CALL_TIMEOUT_S)
         self.cluster.wait_whole(SETTLE_S)
-        self.wait_in_sync()
+        self.cluster.wait_in_sync(SETTLE_S)
         self.judge(threads)
         return self.report
 
@@ -289,7 +281,7 @@ class Chaos:
         self.cluster.wait_whole(SETTLE_S)
         for instance in self.cluster:
             wait_until(lambda i=instance: i.eval(TRANSFER) is not None, "the function to be there", SETTLE_S)
-        self.wait_in_sync()
+        self.cluster.wait_in_sync(SETTLE_S)
 
     def master(self):
         status = self.cluster.running()[0].status()

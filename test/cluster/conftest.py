@@ -20,9 +20,17 @@ class Workshop:
         self.clusters.append(cluster)
         return cluster
 
-    def instance(self, **config):
+    def pairs(self):
+        """Two replicasets of two, started, all members in sync, with a table t."""
+        cluster = self.cluster(4, replication_factor=2).start().wait_balanced()
+        cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+        cluster.wait_in_sync()
+        return cluster
+
+    def instance(self, folder_name=None, **config):
         """An instance on its own, not started."""
-        instance = Instance(self.folder / config.get("name", "nameless"), **{"name": "i1", **config})
+        folder = self.folder / (folder_name or config.get("name", "nameless"))
+        instance = Instance(folder, **{"name": "i1", **config})
         self.instances.append(instance)
         return instance
 

@@ -202,6 +202,14 @@ class Instance:
     def status(self):
         return self.call("status")
 
+    def replicaset(self, name):
+        """What this instance knows of a replicaset."""
+        return next(r for r in self.status()["replicasets"] if r["name"] == name)
+
+    def in_sync(self, name):
+        """The names of the members that are in sync."""
+        return set(self.replicaset(name)["in_sync"])
+
     def cpu_s(self):
         """CPU seconds that the process has used, all threads."""
         return self._cpu_s("stat")
@@ -289,6 +297,16 @@ class Cluster:
             self.wait_on(instance, balanced, "equal shares of the buckets", timeout_s)
         return self
 
+    def wait_in_sync(self, timeout_s=WAIT_S):
+        """Waits until all members of all replicasets are in sync."""
+
+        def all_in_sync():
+            status = self.running()[0].status()
+            homes = [i["replicaset"] for i in status["instances"]]
+            return all(len(r["in_sync"]) == homes.count(r["name"]) for r in status["replicasets"])
+
+        wait_until(all_in_sync, "all members to be in sync", timeout_s)
+
     def wait_on(self, instance, condition, what, timeout_s=WAIT_S):
         """Waits for a condition on one instance; fails at once when its process has ended."""
 
@@ -309,5 +327,14 @@ class Cluster:
         return self.by_name(wait_until(agreed, "one leader"))
 
     def master_of(self, replicaset):
+        return self.by_name(self.running()[0].replicaset(replicaset)["master"])
+
+    def pick(self, with_leader=False):
+        """A replicaset, with the Raft leader or without: its name, its master, its replica and an instance outside."""
+        leader = self.leader().name
         status = self.running()[0].status()
-        return self.by_name(next(r["master"] for r in status["replicasets"] if r["name"] == replicaset))
+        homes = {i["name"]: i["replicaset"] for i in status["instances"]}
+        name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader]) == with_leader)
+        master = self.master_of(name)
+        replica = next(i for i in self if homes[i.name] == name and i is not master)
+        return name, master, replica, next(i for i in self if homes[i.name] != name)

@@ -47,14 +47,7 @@ class Bench:
 
     def wait_in_sync(self):
         self.cluster.wait_whole(SETTLE_S)
-        asked = self.cluster.running()[0]
-
-        def all_in_sync():
-            status = asked.status()
-            homes = [i["replicaset"] for i in status["instances"]]
-            return all(len(r["in_sync"]) == homes.count(r["name"]) for r in status["replicasets"])
-
-        wait_until(all_in_sync, "all members to be in sync", SETTLE_S)
+        self.cluster.wait_in_sync(SETTLE_S)
 
     def pick(self, with_leader=False):
         """A master, a key of its replicaset, and an instance outside of it to ask."""

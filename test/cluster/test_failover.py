@@ -9,36 +9,13 @@ ROWS = 1000
 BULK = 20_000
 
 
-def record(instance, name):
-    return next(r for r in instance.status()["replicasets"] if r["name"] == name)
-
-
 def uuid(instance):
     return instance.eval("return box.info.uuid")[0]
 
 
 @pytest.fixture
 def cluster(workshop):
-    """Two replicasets of two, all members in sync, with a table."""
-    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
-    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    wait_in_sync(cluster, 2)
-    return cluster
-
-
-def wait_in_sync(cluster, size):
-    asked = cluster.running()[0]
-    wait_until(lambda: all(len(r["in_sync"]) == size for r in asked.status()["replicasets"]), "all to be in sync")
-
-
-def pair(cluster):
-    """A replicaset whose members can go while Raft keeps its leader: its name, its master and its replica."""
-    leader = cluster.leader().name
-    status = cluster[0].status()
-    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
-    name = next(r["name"] for r in status["replicasets"] if r["name"] != homes[leader])
-    master = cluster.master_of(name)
-    return name, master, next(i for i in cluster if homes[i.name] == name and i is not master)
+    return workshop.pairs()
 
 
 def key_of(instance, name):
@@ -70,21 +47,20 @@ def write_a_tail(master, replicas, key, value):
 def test_a_write_that_nobody_acknowledged_never_comes_back_over_one_that_was(cluster):
     asked_rows = [[i, 0] for i in range(1, ROWS)]
     cluster[0].call("crud.insert_many", "t", asked_rows)
-    name, a, b = pair(cluster)
-    asked = next(i for i in cluster if i not in (a, b))
+    name, a, b, asked = cluster.pick()
     key, old_uuid = key_of(a, name), uuid(a)
     write_a_tail(a, [b], key, 1)
     a.kill()
-    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    wait_until(lambda: asked.replicaset(name)["master"] == b.name, "the replica to be master")
     asked.call("crud.replace", "t", [key, 2])
     a.start()
-    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    wait_until(lambda: asked.in_sync(name) == {a.name, b.name}, "the old master to be in sync again")
     assert uuid(a) != old_uuid, "its data was thrown away"
     b.kill()
-    wait_until(lambda: record(asked, name)["master"] == a.name, "the old master to be master again")
+    wait_until(lambda: asked.replicaset(name)["master"] == a.name, "the old master to be master again")
     assert asked.call("crud.get", "t", key)["rows"] == [[key, 2]]
     b.start()
-    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "both to be in sync again")
+    wait_until(lambda: asked.in_sync(name) == {a.name, b.name}, "both to be in sync again")
     assert asked.call("crud.get", "t", key)["rows"] == [[key, 2]]
     counts = [i.eval("return box.space.t:count()")[0] for i in (a, b)]
     assert counts[0] == counts[1]
@@ -94,28 +70,26 @@ def test_a_write_that_nobody_acknowledged_never_comes_back_over_one_that_was(clu
 
 def test_a_master_that_comes_back_with_nothing_but_what_was_kept_keeps_its_data(cluster):
     cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
-    name, a, b = pair(cluster)
-    asked = next(i for i in cluster if i not in (a, b))
+    name, a, b, asked = cluster.pick()
     before = uuid(a)
     a.kill()
-    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    wait_until(lambda: asked.replicaset(name)["master"] == b.name, "the replica to be master")
     a.start()
-    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    wait_until(lambda: asked.in_sync(name) == {a.name, b.name}, "the old master to be in sync again")
     assert uuid(a) == before
 
 
 def test_a_master_that_was_stopped_and_finds_another_in_its_place_begins_anew(cluster):
     """Also without a restart: it wakes up as the master that it was."""
     cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
-    name, a, b = pair(cluster)
-    asked = next(i for i in cluster if i not in (a, b))
+    name, a, b, asked = cluster.pick()
     key, pid = key_of(a, name), a.process.pid
     write_a_tail(a, [b], key, 1)
     a.pause()
-    wait_until(lambda: record(asked, name)["master"] == b.name, "the replica to be master")
+    wait_until(lambda: asked.replicaset(name)["master"] == b.name, "the replica to be master")
     asked.call("crud.replace", "t", [key, 2])
     a.resume()
-    wait_until(lambda: set(record(asked, name)["in_sync"]) == {a.name, b.name}, "the old master to be in sync again")
+    wait_until(lambda: asked.in_sync(name) == {a.name, b.name}, "the old master to be in sync again")
     assert a.process.pid == pid and a.is_running()
     assert "begins anew" in a.log()
     stored = [a.call("bucket_id", "t", key), key]
@@ -127,7 +101,7 @@ def test_an_instance_that_begins_anew_copies_its_rows_in_seconds(workshop):
     cluster = workshop.cluster(3, replication_factor=3, memtx_memory=256 << 20).start()
     asked = cluster[0]
     asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    wait_in_sync(cluster, 3)
+    cluster.wait_in_sync()
     for start in range(0, BULK, 10_000):
         asked.call("crud.insert_many", "t", [[i, 0] for i in range(start, start + 10_000)])
     name = asked.status()["replicasets"][0]["name"]
@@ -135,18 +109,17 @@ def test_an_instance_that_begins_anew_copies_its_rows_in_seconds(workshop):
     others = [i for i in cluster if i is not old]
     write_a_tail(old, others, 1, 1)
     old.kill()
-    wait_until(lambda: record(others[0], name)["master"] in {i.name for i in others}, "another master")
+    wait_until(lambda: others[0].replicaset(name)["master"] in {i.name for i in others}, "another master")
     began = time.monotonic()
     old.start()
-    wait_until(lambda: old.name in record(others[0], name)["in_sync"], "the old master to be in sync again")
+    wait_until(lambda: old.name in others[0].in_sync(name), "the old master to be in sync again")
     print(f"in sync {time.monotonic() - began:.2f} s after its start")
     assert old.eval("return box.space.t:count()")[0] == BULK
     assert old.call("crud.get", "t", 1)["rows"] == [[1, 0]]
 
 
 def test_a_replica_that_can_not_follow_is_counted_out_and_begins_anew(cluster):
-    name, master, replica = pair(cluster)
-    asked = next(i for i in cluster if i not in (master, replica))
+    name, master, replica, asked = cluster.pick()
     cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
     key = key_of(master, name)
     asked.call("crud.delete", "t", key)
@@ -155,12 +128,8 @@ def test_a_replica_that_can_not_follow_is_counted_out_and_begins_anew(cluster):
     replica.eval("local row = ... box.cfg{read_only = false} box.space.t:insert(row) box.cfg{read_only = true}", stored)
     before = uuid(replica)
     asked.call("crud.insert", "t", [key, 1])
-    assert in_sync_of(asked, name) == {master.name}, "the write did not wait for it any longer"
+    assert asked.in_sync(name) == {master.name}, "the write did not wait for it any longer"
     wait_until(lambda: uuid(replica) != before, "the replica to begin anew")
-    wait_until(lambda: in_sync_of(asked, name) == {master.name, replica.name}, "the replica to be in sync again")
+    wait_until(lambda: asked.in_sync(name) == {master.name, replica.name}, "the replica to be in sync again")
     assert "begun again" in replica.log()
     assert replica.eval("return box.space.t:get(...)", stored[:2])[0][2] == 1
-
-
-def in_sync_of(asked, name):
-    return set(record(asked, name)["in_sync"])

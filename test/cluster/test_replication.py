@@ -11,32 +11,9 @@ WRITES_BEFORE = 200
 WRITES_AFTER = 200
 
 
-def record(instance, name):
-    return next(r for r in instance.status()["replicasets"] if r["name"] == name)
-
-
-def in_sync(instance, name):
-    return set(record(instance, name)["in_sync"])
-
-
 @pytest.fixture
 def cluster(workshop):
-    """Two replicasets of two, all members in sync, with a table."""
-    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
-    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    names = [r["name"] for r in cluster[0].status()["replicasets"]]
-    wait_until(lambda: all(len(in_sync(cluster[0], name)) == 2 for name in names), "all members to be in sync")
-    return cluster
-
-
-def away_from_leader(cluster):
-    """A replicaset whose members can go while Raft keeps its leader: its name, its master and its replica."""
-    leader = cluster.leader().name
-    status = cluster[0].status()
-    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
-    name = next(r["name"] for r in status["replicasets"] if r["name"] != homes[leader])
-    master = cluster.master_of(name)
-    return name, master, next(i for i in cluster if homes[i.name] == name and i is not master)
+    return workshop.pairs()
 
 
 class Writer(threading.Thread):
@@ -75,7 +52,7 @@ def test_nobody_follows_a_replica(cluster):
         return all(i.eval(follows)[0] == (0 if i.name in masters else 1) for i in cluster)
 
     wait_until(is_star, "replicas to follow their masters only")
-    _, master, replica = away_from_leader(cluster)
+    _, master, replica, _ = cluster.pick()
     master.kill()
     wait_until(lambda: replica.name in {r["master"] for r in replica.status()["replicasets"]}, "a new master")
     master.start()
@@ -86,8 +63,7 @@ def test_nobody_follows_a_replica(cluster):
 
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_no_acknowledged_write_is_lost_with_its_master(cluster, fault):
-    name, master, replica = away_from_leader(cluster)
-    asked = next(i for i in cluster if i not in (master, replica))
+    name, master, replica, asked = cluster.pick()
     writers = [Writer(asked, number, 8) for number in range(8)]
     for writer in writers:
         writer.start()
@@ -97,7 +73,7 @@ def test_no_acknowledged_write_is_lost_with_its_master(cluster, fault):
 
     wait_until(lambda: written() > WRITES_BEFORE, "writes before the fault")
     master.kill() if fault == "kill" else master.pause()
-    wait_until(lambda: record(asked, name)["master"] == replica.name, "the replica to be master")
+    wait_until(lambda: asked.replicaset(name)["master"] == replica.name, "the replica to be master")
     before = written()
     wait_until(lambda: written() > before + WRITES_AFTER, "writes after it")
     for writer in writers:
@@ -118,7 +94,7 @@ def test_a_write_that_too_few_have_is_unknown_and_reads_go_on(workshop):
     asked = cluster[0]
     name = asked.status()["replicasets"][0]["name"]
     asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    wait_until(lambda: len(in_sync(asked, name)) == 3, "all members to be in sync")
+    cluster.wait_in_sync()
     asked.call("set_setting", "min_in_sync", 3)
     asked.call("set_setting", "ack_timeout_ms", 200)
     master = cluster.master_of(name)

@@ -47,26 +47,11 @@ class Writers:
 
 @pytest.fixture
 def cluster(workshop):
-    """Two replicasets of two, all members in sync, with a table."""
-    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
-    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    wait_until(lambda: all(len(r["in_sync"]) == 2 for r in cluster[0].status()["replicasets"]), "all to be in sync")
-    return cluster
-
-
-def pair(cluster, with_leader):
-    """A replicaset, with the Raft leader or without: its name, its master, its replica and an instance outside."""
-    leader = cluster.leader().name
-    status = cluster[0].status()
-    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
-    name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader]) == with_leader)
-    master = cluster.master_of(name)
-    replica = next(i for i in cluster if homes[i.name] == name and i is not master)
-    return name, master, replica, next(i for i in cluster if homes[i.name] != name)
+    return workshop.pairs()
 
 
 def test_a_switchover_is_not_seen_by_clients(cluster):
-    name, master, replica, asked = pair(cluster, with_leader=False)
+    name, master, replica, asked = cluster.pick()
     uuids = [i.eval("return box.info.uuid")[0] for i in (master, replica)]
     writers = Writers(asked)
     writers.more()
@@ -80,7 +65,7 @@ def test_a_switchover_is_not_seen_by_clients(cluster):
 
 
 def test_a_switchover_to_nobody_is_refused(cluster):
-    name, master, replica, asked = pair(cluster, with_leader=False)
+    name, master, replica, asked = cluster.pick()
 
     def refused(*args):
         with pytest.raises(tarantool.error.DatabaseError) as raised:
@@ -101,7 +86,7 @@ def test_a_switchover_to_nobody_is_refused(cluster):
 
 @pytest.mark.parametrize("with_leader", [False, True])
 def test_a_master_that_shuts_down_hands_over_first(cluster, with_leader):
-    name, master, replica, asked = pair(cluster, with_leader)
+    name, master, replica, asked = cluster.pick(with_leader)
     writers = Writers(asked)
     writers.more()
     master.stop()

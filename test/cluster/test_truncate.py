@@ -16,31 +16,11 @@ UNKNOWN, SCHEMA_ABORTED = 20202, 20311
 
 @pytest.fixture
 def cluster(workshop):
-    """Two replicasets of two, all members in sync, with a table."""
-    cluster = workshop.cluster(4, replication_factor=2).start().wait_balanced()
-    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-    wait_in_sync(cluster)
-    return cluster
-
-
-def wait_in_sync(cluster):
-    def in_sync():
-        return all(len(r["in_sync"]) == 2 for r in cluster.running()[0].status()["replicasets"])
-
-    wait_until(in_sync, "all members to be in sync")
+    return workshop.pairs()
 
 
 def fill(instance):
     instance.call("crud.replace_many", "t", [[i, i] for i in range(ROWS)])
-
-
-def away_from_leader(cluster):
-    """A replicaset whose master can go while Raft keeps its leader, and that master."""
-    leader = cluster.leader().name
-    status = cluster[0].status()
-    homes = {i["name"]: i["replicaset"] for i in status["instances"]}
-    name = next(r["name"] for r in status["replicasets"] if r["name"] != homes[leader])
-    return name, cluster.master_of(name)
 
 
 def forget_truncation(master):
@@ -82,7 +62,7 @@ def test_a_master_that_comes_back_makes_up_for_a_truncate_before_it_serves(works
 
 
 def test_a_replica_that_becomes_master_makes_up_for_a_truncate_before_it_serves(cluster):
-    name, master = away_from_leader(cluster)
+    _, master, _, _ = cluster.pick()
     asked = cluster.leader()
     fill(asked)
     asked.sql("TRUNCATE t")
@@ -93,7 +73,7 @@ def test_a_replica_that_becomes_master_makes_up_for_a_truncate_before_it_serves(
     assert asked.sql("SELECT count(*) FROM t") == [[elsewhere]]
     master.start()
     cluster.wait_whole()
-    wait_in_sync(cluster)
+    cluster.wait_in_sync()
     here = [i.eval("return box.space.t:count()")[0] for i in cluster]
     assert sorted(here) == sorted([0, 0, elsewhere, elsewhere])
 
@@ -112,7 +92,7 @@ def test_a_truncate_is_all_or_nothing_when_a_master_dies_in_it(cluster):
     print(f"PICODATA_TEST_SEED={seed}")
     rng = random.Random(seed)
     for _ in range(ROUNDS):
-        name, master = away_from_leader(cluster)
+        _, master, _, _ = cluster.pick()
         asked = cluster.leader()
         fill(asked)
         outcome = []
@@ -127,5 +107,5 @@ def test_a_truncate_is_all_or_nothing_when_a_master_dies_in_it(cluster):
         assert left in allowed, (outcome, left)
         master.start()
         cluster.wait_whole()
-        wait_in_sync(cluster)
+        cluster.wait_in_sync()
         assert sum(i.eval("return box.space.t:count()")[0] for i in cluster) == 2 * left

@@ -4,58 +4,13 @@
 //! significant first) and so many bytes of SQL, one statement after the other. Out: a length, and MessagePack
 //! `[true, {metadata, rows} | {row_count}]` or `[false, code, message]`. Statements go from node to node.
 
+use model::Result;
 use model::msgpack::{write_array_len, write_bool, write_str};
-use model::{Result, Value};
-use sql::cluster::{Cluster, Frames};
-use sql::engine::{Engine, runtime};
-use sql::front::bridge::{EngineQueries, QueryBounds};
-use sql::front::{Answer, Executor, Limits};
-use sql::testing::{FragmentRunner, MemoryCluster, point};
+use sql::engine::runtime;
+use sql::front::Answer;
+use sql::testing::Session;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const MEMORY_BYTES_MAX: usize = 512 << 20;
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-
-struct Session {
-    cluster: MemoryCluster,
-    nodes: Vec<Arc<dyn Cluster>>,
-    executor: Executor,
-    point_path: bool,
-}
-
-impl Session {
-    fn new(replicasets: usize, point_path: bool) -> Session {
-        let engine = Arc::new(Engine::new(MEMORY_BYTES_MAX));
-        let runner: FragmentRunner = {
-            let engine = engine.clone();
-            Arc::new(move |cluster, request| {
-                let engine = engine.clone();
-                Box::pin(async move {
-                    let frames: Box<dyn Frames> = Box::new(engine.run_fragment(cluster, request).await?);
-                    Ok(frames)
-                })
-            })
-        };
-        let cluster = MemoryCluster::new(replicasets).with_runner(runner);
-        let bounds = QueryBounds { rows_max: usize::MAX.into(), memory_bytes_max: MEMORY_BYTES_MAX.into() };
-        let queries = EngineQueries { engine, bounds: Arc::new(bounds) };
-        let nodes = (0..replicasets).map(|at| cluster.node(at)).collect();
-        Session { nodes, cluster, executor: Executor::new(Arc::new(queries), Limits::default()), point_path }
-    }
-
-    async fn run(&self, number: usize, text: &str) -> Result<Answer> {
-        let deadline = Instant::now() + STATEMENT_TIMEOUT;
-        let params: [Value; 0] = [];
-        if self.point_path
-            && let Some(answer) = point::run(&self.cluster, text, &params, deadline).await?
-        {
-            return Ok(answer);
-        }
-        self.executor.execute(&self.nodes[number % self.nodes.len()], text, &params, deadline).await
-    }
-}
 
 /// The next statement; None at the end of the input.
 fn next(input: &mut impl Read) -> io::Result<Option<String>> {

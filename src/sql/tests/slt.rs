@@ -1,59 +1,9 @@
 //! The files of test/sql, statement by statement, on clusters in memory of one, two and three replicasets, with the
 //! point path and without it. The cluster tests run the same files on real instances.
 
-use model::{Result, Value};
-use sql::cluster::Cluster;
-use sql::engine::{Engine, runtime};
-use sql::front::bridge::{EngineQueries, QueryBounds};
-use sql::front::{Answer, Executor, Limits};
-use sql::testing::{FragmentRunner, MemoryCluster, point, slt};
+use sql::engine::runtime;
+use sql::testing::{Session, slt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-const MEMORY_BYTES_MAX: usize = 256 << 20;
-
-struct Session {
-    cluster: MemoryCluster,
-    nodes: Vec<Arc<dyn Cluster>>,
-    executor: Executor,
-    point_path: bool,
-}
-
-impl Session {
-    fn new(replicasets: usize, point_path: bool) -> Session {
-        let engine = Arc::new(Engine::new(MEMORY_BYTES_MAX));
-        let runner: FragmentRunner = {
-            let engine = engine.clone();
-            Arc::new(move |cluster, request| {
-                let engine = engine.clone();
-                Box::pin(async move {
-                    let frames: Box<dyn sql::cluster::Frames> = Box::new(engine.run_fragment(cluster, request).await?);
-                    Ok(frames)
-                })
-            })
-        };
-        let cluster = MemoryCluster::new(replicasets).with_runner(runner);
-        let queries = EngineQueries {
-            engine,
-            bounds: Arc::new(QueryBounds { rows_max: usize::MAX.into(), memory_bytes_max: MEMORY_BYTES_MAX.into() }),
-        };
-        let nodes = (0..replicasets).map(|at| cluster.node(at)).collect();
-        Session { nodes, cluster, executor: Executor::new(Arc::new(queries), Limits::default()), point_path }
-    }
-
-    /// Each statement is asked of another node.
-    async fn run(&self, number: usize, text: &str) -> Result<Answer> {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let params: [Value; 0] = [];
-        if self.point_path
-            && let Some(answer) = point::run(&self.cluster, text, &params, deadline).await?
-        {
-            return Ok(answer);
-        }
-        self.executor.execute(&self.nodes[number % self.nodes.len()], text, &params, deadline).await
-    }
-}
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/sql");

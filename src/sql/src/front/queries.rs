@@ -4,6 +4,7 @@
 
 use crate::cluster::Cluster;
 use async_trait::async_trait;
+use model::msgpack::Reader;
 use model::{Result, Value};
 use sqlparser::ast::Query;
 use std::sync::Arc;
@@ -24,6 +25,24 @@ pub struct QueryRequest {
 pub struct ResultColumn {
     pub name: String,
     pub ty: String,
+}
+
+impl ResultColumn {
+    /// Reads the metadata of an answer, an array of `{name, type}`.
+    ///
+    /// Errors: `Argument` when the bytes are something else.
+    pub fn read_all(metadata: &[u8]) -> Result<Vec<ResultColumn>> {
+        let mut reader = Reader::new(metadata);
+        let mut columns = Vec::new();
+        for _ in 0..reader.array_len()? {
+            reader.map_len()?;
+            reader.skip()?;
+            let name = reader.str()?.to_owned();
+            reader.skip()?;
+            columns.push(ResultColumn { name, ty: reader.str()?.to_owned() });
+        }
+        Ok(columns)
+    }
 }
 
 /// A running query. Dropping it ends the query everywhere.

@@ -98,22 +98,8 @@ impl Part {
             }
         }
         match self.plan.metadata() {
-            Some(metadata) => Ok(Answer::Rows(RowSet { columns: columns(metadata)?, rows, count })),
+            Some(metadata) => Ok(Answer::Rows(RowSet { columns: ResultColumn::read_all(metadata)?, rows, count })),
             None => Ok(Answer::Count(changed)),
         }
     }
-}
-
-/// The columns that a plan's metadata describes.
-fn columns(metadata: &[u8]) -> Result<Vec<ResultColumn>> {
-    let mut reader = Reader::new(metadata);
-    let mut columns = Vec::new();
-    for _ in 0..reader.array_len()? {
-        reader.map_len()?;
-        reader.skip()?;
-        let name = reader.str()?.to_owned();
-        reader.skip()?;
-        columns.push(ResultColumn { name, ty: reader.str()?.to_owned() });
-    }
-    Ok(columns)
 }

@@ -7,9 +7,11 @@ mod catalog;
 mod cluster;
 pub mod point;
 mod schema;
+mod session;
 pub mod slt;
 mod store;
 
 pub use cluster::{FragmentRunner, MemoryCluster, MemoryNode};
 pub use schema::{MemorySchema, TIER, TableBuilder};
+pub use session::Session;
 pub use store::{Store, encode as encode_tuple};

@@ -57,7 +57,7 @@ impl Point<'_> {
             }
         }
         match self.plan.metadata() {
-            Some(metadata) => Ok(Answer::Rows(RowSet { columns: columns(metadata)?, rows, count })),
+            Some(metadata) => Ok(Answer::Rows(RowSet { columns: ResultColumn::read_all(metadata)?, rows, count })),
             None => self.cluster.node(0).write(self.table(), changes, self.deadline).await.map(Answer::Count),
         }
     }
@@ -134,17 +134,4 @@ impl Point<'_> {
 fn summed(sum: Option<i64>, ty: ColumnType) -> Result<Value> {
     let sum = sum.ok_or_else(|| Error::new(Code::ValueOutOfRange, "the sum does not fit"))?;
     Value::Integer(sum).coerce(ty)
-}
-
-fn columns(metadata: &[u8]) -> Result<Vec<ResultColumn>> {
-    let mut reader = Reader::new(metadata);
-    let mut columns = Vec::new();
-    for _ in 0..reader.array_len()? {
-        reader.map_len()?;
-        reader.skip()?;
-        let name = reader.str()?.to_owned();
-        reader.skip()?;
-        columns.push(ResultColumn { name, ty: reader.str()?.to_owned() });
-    }
-    Ok(columns)
 }

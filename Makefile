@@ -41,7 +41,7 @@ deps: ## install what is missing: Debian packages (as root), a Python environmen
 build: deps ## build the module into build/
 	cd $(ROOT) && cargo build --release --workspace --lib
 	@mkdir -p $(BUILD)/picodata $(BUILD)/floor/picodata
-	@place() { ln -f $$1 $$2 2>/dev/null || install -m 755 $$1 $$2; }; \
+	@place() { cmp -s $$1 $$2 || ln -f $$1 $$2 2>/dev/null || install -m 755 $$1 $$2; }; \
 	place $(RELEASE)/libpicodata_core.so $(BUILD)/picodata/core.so; \
 	for door in picodata.so picodata/crud.so picodata/peer.so; do \
 		place $(RELEASE)/libpicodata_doors.so $(BUILD)/$$door; \

@@ -43,7 +43,9 @@ function cli.connect(text)
     local options = {user = user, password = password, connect_timeout = CONNECT_TIMEOUT_S}
     local connection = net_box.connect(host, port, options)
     if not connection:is_connected() then
-        error(('no connection to %s:%s: %s'):format(host, port, connection.error or 'no answer'), 0)
+        local hint = password and '' or
+            '; no password was given: write USER:PASSWORD@HOST:PORT, or set PICODATA_PASSWORD'
+        error(('no connection to %s:%s: %s%s'):format(host, port, connection.error or 'no answer', hint), 0)
     end
     return connection
 end
@@ -79,6 +81,8 @@ function COMMANDS.sql(words)
         if words[at] == '-c' then
             text, at = words[at + 1], at + 1
             if not text then return fail('-c needs a statement', 2) end
+        elseif address then
+            return fail(('sql takes one address, not also "%s"'):format(words[at]), 2)
         else
             address = words[at]
         end
@@ -112,9 +116,13 @@ end
 function cli.main(words)
     io.stdout:setvbuf('line')
     local command = COMMANDS[words[1] or '']
-    if not command then
+    if words[1] == 'help' or words[1] == '--help' or words[1] == '-h' then
         print(USAGE)
-        return (words[1] == 'help' or words[1] == '--help' or words[1] == '-h') and 0 or 2
+        return 0
+    end
+    if not command then
+        io.stderr:write(USAGE .. '\n')
+        return words[1] and fail(('"%s" is not a command'):format(words[1]), 2) or 2
     end
     local ok, status = pcall(command, {unpack(words, 2)})
     if not ok then

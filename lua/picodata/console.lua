@@ -253,7 +253,7 @@ local COMMANDS = {
     end,
     ['\\i'] = function(session, name)
         local file, reason = io.open(name)
-        if not file then return print_error(reason) end
+        if not file then error(reason, 0) end
         session:feed(file:read('*a') .. '\n;')
         file:close()
     end,
@@ -262,9 +262,12 @@ local COMMANDS = {
 function Session:command(line)
     local name, argument = line:match('^%s*(\\%S*)%s*(.-)%s*;?%s*$')
     local command = COMMANDS[name]
-    if not command then return print_error(name .. ' is not a command; \\? lists them') end
-    local ok, err = pcall(command, self, argument)
-    if not ok then print_error(err) end
+    local ok, err = false, name .. ' is not a command; \\? lists them'
+    if command then ok, err = pcall(command, self, argument) end
+    if not ok then
+        self.failed = true
+        print_error(err)
+    end
 end
 
 --- Runs text that holds whole statements. Answers whether all of them succeeded.

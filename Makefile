@@ -30,13 +30,17 @@ LUA_FILES := $(notdir $(wildcard $(ROOT)/lua/picodata/*.lua))
 export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
-.PHONY: help deps build install env run stop test test-unit test-cluster differential conformance verify fix bench chaos clean
+.PHONY: help deps deps-tests build install env run stop test test-unit test-cluster differential conformance \
+	verify fix bench chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(ROOT)/Makefile | expand -t 22
 
-deps: ## install what is missing: Debian packages (as root), a Python environment for the tests
+deps: ## install what the build lacks: Debian packages (as root), a Python environment
 	@$(ROOT)/.ci/deps $(VENV)
+
+deps-tests: ## the same for the tests, which compare with PostgreSQL and install with luarocks
+	@$(ROOT)/.ci/deps $(VENV) tests
 
 build: deps ## build the module into build/
 	cd $(ROOT) && cargo build --release --workspace --lib
@@ -67,7 +71,7 @@ run: build ## start four instances, load the demo data, run queries, open an SQL
 stop: ## end what `make run` started
 	@cd $(ROOT) && lua/bin/picodata demo stop
 
-test: build ## all tests
+test: deps-tests build ## all tests
 	@status=0; $(MAKE) -s test-unit || status=1; $(MAKE) -s test-cluster || status=1; exit $$status
 
 test-unit: ## the tests of the crates
@@ -79,7 +83,7 @@ test-cluster: ## the tests on real processes; needs `make build`
 # Queries of `make differential`, and a seed to ask the same again.
 QUERIES ?= 100000
 SEED ?=
-differential: deps ## random queries to clusters in memory and to PostgreSQL; QUERIES=100000 SEED=...
+differential: deps-tests ## random queries to clusters in memory and to PostgreSQL; QUERIES=100000 SEED=...
 	cd $(ROOT) && cargo build --release --package picodata-sql --example memory_cluster
 	cd $(ROOT)/test/differential && $(PYTHON) run.py --memory $(RELEASE)/examples/memory_cluster \
 		--queries $(QUERIES) $(if $(SEED),--seed $(SEED))

@@ -30,7 +30,7 @@ LUA_FILES := $(notdir $(wildcard $(ROOT)/lua/picodata/*.lua))
 export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
-.PHONY: help deps deps-tests build install env run stop test test-unit test-cluster differential conformance \
+.PHONY: help deps deps-tests build install env run stop test test-unit test-cluster sim differential conformance \
 	verify fix bench chaos clean
 
 help: ## this list
@@ -79,6 +79,11 @@ test-unit: ## the tests of the crates
 
 test-cluster: ## the tests on real processes; needs `make build`
 	cd $(ROOT)/test/cluster && $(PYTHON) -m pytest -n $(TEST_JOBS) $(TEST)
+
+# Seeds of `make sim`.
+SEEDS ?= 10000
+sim: ## simulated clusters under SEEDS=10000 seeds; SIM_SEED=4711 SEEDS=1 runs one again
+	cd $(ROOT) && SIM_SEEDS=$(SEEDS) cargo test --release --package picodata-sim --test seeds --test cluster -- --nocapture
 
 # Queries of `make differential`, and a seed to ask the same again.
 QUERIES ?= 100000

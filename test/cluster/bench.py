@@ -19,6 +19,7 @@ import time
 from harness import ROOT, Cluster, wait_until
 
 IN_FLIGHT = [1, 32, 128]
+REPLICATED_IN_FLIGHT = [1, 64]
 KEYS = 100_000
 BIG_ROWS = 2_000_000
 QUERY_RUNS = 5
@@ -201,6 +202,50 @@ def measure_cluster(folder):
         cluster.kill()
 
 
+def measure_replication(folder, seconds):
+    """Writes to one master: each in the log of its replica before it is answered, then with the same replica following
+    without being waited for."""
+    cluster = Cluster(folder, 2, replication_factor=2, memtx_memory=1 << 30).start()
+    try:
+        name = cluster[0].status()["replicasets"][0]["name"]
+        in_sync = lambda: cluster[0].status()["replicasets"][0]["in_sync"]  # noqa: E731
+        cluster[0].sql("CREATE TABLE kv (id BIGINT PRIMARY KEY, value TEXT)")
+        wait_until(lambda: len(in_sync()) == 2, "both to be in sync")
+        master = cluster.master_of(name)
+        replica = next(i for i in cluster if i is not master)
+        let_guest_in([master])
+
+        def measure(title):
+            for in_flight in REPLICATED_IN_FLIGHT:
+                settings = {"in_flight": in_flight, "milliseconds": int(seconds * 1000), "keys": KEYS, "first": 0}
+                result = load(master, "put", **settings)
+                rate = result["rows"] / result["seconds"]
+                rows.append((title, in_flight, rate, result["p50_us"], result["p99_us"]))
+                print(f"{title:26} {in_flight:4} {rate:10.0f}/s  p50 {result['p50_us']:.0f} us", flush=True)
+
+        rows = []
+        measure("quorum of 2")
+        # A row of its own keeps it from being counted in again: it follows, and nobody waits for it.
+        space = "box.schema.space.create('own', {id = 600}):create_index('primary')"
+        master.eval(space)
+        wait_until(lambda: replica.eval("return box.space.own ~= nil")[0], "the space to be there")
+        replica.eval("box.cfg{read_only = false} box.space.own:insert{1} box.cfg{read_only = true}")
+        replica.kill()
+        wait_until(lambda: in_sync() == [master.name], "the replica to be counted out")
+        replica.start()
+        cluster.wait_whole()
+        follows = f"return box.info.replication[{replica.eval('return box.info.id')[0]}].downstream.status"
+        wait_until(lambda: master.eval(follows)[0] == "follow", "the replica to follow")
+        measure("asynchronous")
+        assert in_sync() == [master.name]
+        for at, in_flight in enumerate(REPLICATED_IN_FLIGHT):
+            ratio = rows[at][2] / rows[at + len(REPLICATED_IN_FLIGHT)][2]
+            print(f"quorum of 2 against asynchronous, {in_flight} in flight: {ratio:.2f} x", flush=True)
+        return rows
+    finally:
+        cluster.kill()
+
+
 def machine():
     cpuinfo = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next(
@@ -222,7 +267,7 @@ def table(header, rows):
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
-def report(where, operations, queries, cluster):
+def report(where, operations, queries, cluster, replication):
     parts = ["# Benchmarks", where]
     if operations:
         header = ["operation", "in flight", "rows/s", "p50 us", "p99 us", "router CPU us/row", "storages CPU us/row",
@@ -245,6 +290,10 @@ def report(where, operations, queries, cluster):
             ("the slowest", f"{ddl_max_ms:.1f} ms"),
         ]
         parts += ["## The cluster", table(["what", "time"], rows)]
+    if replication:
+        header = ["", "in flight", "rows/s", "p50 us", "p99 us"]
+        rows = [(title, n, f"{rate:.0f}", f"{p50:.0f}", f"{p99:.0f}") for title, n, rate, p50, p99 in replication]
+        parts += ["## Replicated writes: one master, one replica, 100-byte values", table(header, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -252,7 +301,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
     parser.add_argument("--seconds", type=float, default=4, help="for each operation and depth")
-    parser.add_argument("--only", choices=["operations", "queries", "cluster"])
+    parser.add_argument("--only", choices=["operations", "queries", "cluster", "replication"])
     args = parser.parse_args()
     where = machine()
     folder = tempfile.mkdtemp(prefix="picodata-bench-")
@@ -261,6 +310,7 @@ def main():
             "operations": lambda: measure_operations(f"{folder}/operations", args.seconds),
             "queries": lambda: measure_queries(f"{folder}/queries"),
             "cluster": lambda: measure_cluster(f"{folder}/cluster"),
+            "replication": lambda: measure_replication(f"{folder}/replication", args.seconds),
         }
         results = {name: run() if args.only in (None, name) else None for name, run in chosen.items()}
     finally:

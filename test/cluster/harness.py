@@ -83,14 +83,15 @@ def wait_until(condition, what, timeout_s=WAIT_S):
 
 
 class Instance:
-    """One process. `config` holds the options of `picodata.start`; `prefix` are words before the command."""
+    """One process. `config` holds the options of `picodata.start`; `prefix` are words before the command, `env`
+    goes to its environment."""
 
-    def __init__(self, folder, prefix=(), **config):
+    def __init__(self, folder, prefix=(), env=None, **config):
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         listen = config.get("listen") or f"127.0.0.1:{ports.take()}"
         self.host, self.port = listen.rsplit(":", 1)[0], int(listen.rsplit(":", 1)[1])
-        self.prefix = list(prefix)
+        self.prefix, self.env = list(prefix), env or {}
         self.config = {
             "data_dir": str(self.folder / "data"),
             "listen": listen,
@@ -114,7 +115,7 @@ class Instance:
             self.process = subprocess.Popen(
                 [*self.prefix, "tarantool", str(script)],
                 cwd=self.folder,
-                env=environment(),
+                env={**environment(), **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

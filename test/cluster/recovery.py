@@ -111,6 +111,21 @@ class Bench:
 
         return self.measure(cut, lambda master: self.net.heal())
 
+    def switch_over(self):
+        """The longest pause of writes to a replicaset that hands over, and how many fail."""
+        master, key, asked = self.pick()
+        name = next(r["name"] for r in asked.status()["replicasets"] if r["master"] == master.name)
+        asked.eval(LOAD, key)
+        wait_until(lambda: asked.eval("return #_G.acknowledged > 20")[0], "writes before")
+        asked.call("switchover", name)
+        written = asked.eval("return #_G.acknowledged")[0]
+        wait_until(lambda: asked.eval("return #_G.acknowledged")[0] > written + 20, "writes after")
+        asked.eval("_G.is_loaded = false")
+        acks = sorted(ack[1] for ack in asked.eval("return _G.acknowledged")[0])
+        failed = asked.eval("return #_G.failed")[0]
+        self.wait_in_sync()
+        return max(b - a for a, b in itertools.pairwise(acks)) * 1e3, failed
+
     def kill_leader(self):
         """The longest pause of writes to a replicaset that the leader is not in, and how many fail."""
         _, key, asked = self.pick()
@@ -170,6 +185,7 @@ def line(name, values):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--no-rejoin", action="store_true", help="leave out the old master with a million rows")
     options = parser.parse_args()
     reason = network.why_not()
     net = None if reason else network.Network(6)
@@ -183,14 +199,19 @@ def main():
             line("SIGSTOP", [bench.pause() for _ in range(options.rounds)])
             if net:
                 line("partition", [bench.part() for _ in range(options.rounds)])
+            planned = [bench.switch_over() for _ in range(options.rounds)]
+            line("planned switchover: longest pause", [pause for pause, _ in planned])
             leaders = [bench.kill_leader() for _ in range(options.rounds)]
             line("kill -9 of the Raft leader: longest pause elsewhere", [pause for pause, _ in leaders])
-            print(f"\nwrites that failed elsewhere: {sum(failed for _, failed in leaders)}")
+            print(f"\nwrites that failed during a switchover: {sum(failed for _, failed in planned)}")
+            print(f"writes that failed elsewhere: {sum(failed for _, failed in leaders)}")
         finally:
             if cluster:
                 cluster.kill()
             if net:
                 net.close()
+        if options.no_rejoin:
+            return
         seconds, lines = rejoin(pathlib.Path(folder) / "b")
         print(f"an old master with a tail in sync again, 1M rows: {seconds:.2f} s after its start")
         print("\n".join(lines))

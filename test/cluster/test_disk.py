@@ -133,3 +133,29 @@ def test_a_cluster_goes_on_without_the_one_whose_disk_is_full(workshop, disk):
     assert full.sql("INSERT INTO g VALUES (20, 'z')") == 1
     rows = [i.sql("SELECT id, v FROM g ORDER BY id") for i in cluster]
     assert rows[0] == rows[1] == rows[2]
+
+
+def test_a_replica_with_a_full_disk_is_counted_out_and_comes_back_with_its_data(workshop, disk):
+    cluster = workshop.cluster(3, replication_factor=3)
+    full, others = cluster[2], [cluster[0], cluster[1]]
+    full.config["data_dir"] = str(disk.path / "data")
+    cluster.start()
+
+    def in_sync():
+        return set(others[0].status()["replicasets"][0]["in_sync"])
+
+    others[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)")
+    wait_until(lambda: len(in_sync()) == 3, "all to be in sync")
+    master = cluster.by_name(others[0].status()["replicasets"][0]["master"])
+    assert master is not full, "the founder is the master"
+    master.eval("box.schema.space.create('filler', {id = 600, is_local = true}):create_index('primary')")
+    wait_until(lambda: full.eval("return box.space.filler ~= nil")[0], "the space to be there")
+    before = full.eval("return box.info.uuid")[0]
+    disk.fill(full)
+    for i in range(100):
+        master.call("crud.replace", "t", [i, "x" * 1000])
+    assert in_sync() == {i.name for i in others}, "writes did not wait for it any longer"
+    disk.free()
+    wait_until(lambda: len(in_sync()) == 3, "it to be in sync again", 60)
+    assert full.eval("return box.info.uuid")[0] == before, "its data was good"
+    assert full.eval("return box.space.t:count()")[0] == 100

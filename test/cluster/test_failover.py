@@ -133,3 +133,30 @@ def test_a_replica_that_can_not_follow_is_counted_out_and_begins_anew(cluster):
     wait_until(lambda: asked.in_sync(name) == {master.name, replica.name}, "the replica to be in sync again")
     assert "begun again" in replica.log()
     assert replica.eval("return box.space.t:get(...)", stored[:2])[0][2] == 1
+
+
+def test_an_instance_whose_copy_fails_tries_again(workshop):
+    """It was told whom to copy, and that one is gone."""
+    failpoint = workshop.folder / "failpoint"
+    cluster = workshop.cluster(3, replication_factor=3, env={"PICODATA_FAILPOINTS": str(failpoint)}).start()
+    asked = cluster[0]
+    asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster.wait_in_sync()
+    asked.call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
+    name = asked.status()["replicasets"][0]["name"]
+    old = cluster.master_of(name)
+    others = [i for i in cluster if i is not old]
+    write_a_tail(old, others, 1, 1)
+    old.kill()
+    wait_until(lambda: others[0].replicaset(name)["master"] in {i.name for i in others}, "another master")
+    donor = cluster.by_name(others[0].replicaset(name)["master"])
+    rest = next(i for i in others if i is not donor)
+    wait_until(lambda: rest.in_sync(name) == {i.name for i in others}, "the others to be in sync")
+    old.start()
+    wait_until(lambda: "throws its data away" in old.log(), "the old master to begin anew")
+    failpoint.write_text("start.placed stall 3000")
+    wait_until(lambda: not failpoint.exists(), "it to have its place, and no copy yet")
+    donor.kill()
+    wait_until(lambda: rest.replicaset(name)["master"] == rest.name, "a third master")
+    wait_until(lambda: rest.in_sync(name) == {rest.name, old.name}, "the old master in sync", 60)
+    assert old.eval("return box.space.t:count()")[0] == ROWS - 1

@@ -114,6 +114,7 @@ impl State {
                 self.set_in_sync(replicaset, *term, (in_sync, promised), version)
             }
             Op::HandOver { replicaset, to } => self.hand_over(replicaset, to, version),
+            Op::Recover { lost } => self.recover(lost, version),
             Op::SetWeight { replicaset, weight } => self.set_weight(replicaset, *weight, version),
             Op::AddTier { tier } => self.add_tier(tier, version),
             Op::PutSetting { name, value } => self.put_setting(name, value, version),

@@ -29,6 +29,7 @@ impl fmt::Display for Op {
             }
             Op::SetInSync { replicaset, in_sync, .. } => write!(f, "{replicaset} has in sync: {}", list(in_sync)),
             Op::HandOver { replicaset, to } => write!(f, "{replicaset} is to be handed over to {to}"),
+            Op::Recover { lost } => write!(f, "go on without {}", list(lost)),
             Op::SetWeight { replicaset, weight } => write!(f, "{replicaset} weighs {weight}"),
             Op::AddTier { tier } => write!(f, "add tier {}", tier.name),
             Op::PutSetting { name, value } => write!(f, "set {name} to {value}"),

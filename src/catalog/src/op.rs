@@ -67,6 +67,11 @@ pub enum Op {
         replicaset: ReplicasetName,
         to: InstanceName,
     },
+    /// A majority of the voters is gone for good: the cluster goes on without these instances. Never proposed: the log
+    /// of the instance that was chosen to go on begins with it.
+    Recover {
+        lost: BTreeSet<InstanceName>,
+    },
     SetWeight {
         replicaset: ReplicasetName,
         weight: u32,
@@ -157,6 +162,7 @@ impl Op {
             | Op::MoveFinish { .. }
             | Op::MoveAbort { .. }
             | Op::MoveDone { .. }
+            | Op::Recover { .. }
             | Op::SequenceLease { .. } => false,
         }
     }

@@ -100,6 +100,7 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
             let promised = in_sync.iter().map(|name| (name.clone(), version(name) + u64::from(a % 8 == 0))).collect();
             Op::SetInSync { replicaset, term, in_sync, promised }
         }
+        13 if c % 16 == 0 => Op::Recover { lost: BTreeSet::from([instance]) },
         13 => Op::SetWeight { replicaset, weight: u32::from(b % 3) },
         14 => Op::AddTier { tier: tier(["default", "hot", "bad name"][usize::from(a % 3)], u32::from(b % 4)) },
         15 => Op::PutSetting {
@@ -297,7 +298,7 @@ fn random_logs_reach_every_operation() {
             seen.entry(name).or_default()[usize::from(applied)] += 1;
         }
     }
-    assert_eq!(seen.len(), 21, "{seen:?}");
+    assert_eq!(seen.len(), 22, "{seen:?}");
     assert!(seen.values().all(|[refused, applied]| *applied >= 5 && *refused >= 5), "{seen:?}");
 }
 

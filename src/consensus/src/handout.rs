@@ -186,9 +186,26 @@ impl Node {
         }
     }
 
+    /// Has an append name the entry before its entries. raft-rs adds entries to an append that was not taken yet; to an empty
+    /// one it adds any, also those of an earlier place when the follower has refused the later one meanwhile. False when
+    /// the entry before is gone: the follower will be told again.
+    fn set_right(&self, message: &mut Message) -> bool {
+        let Some(first) = message.entries.first() else { return true };
+        let before = first.index.saturating_sub(1);
+        if message.msg_type != MessageType::MsgAppend as i32 || before == message.index {
+            return true;
+        }
+        let Some(term) = self.raw.store().term_at(before) else { return false };
+        (message.index, message.log_term) = (before, term);
+        true
+    }
+
     fn outgoing(&mut self, messages: Vec<Message>) -> Vec<Outgoing> {
         let mut out = Vec::with_capacity(messages.len());
-        for message in messages {
+        for mut message in messages {
+            if !self.set_right(&mut message) {
+                continue;
+            }
             let is_snapshot = message.msg_type == MessageType::MsgSnapshot as i32;
             if is_snapshot {
                 self.snapshots.insert(message.to, self.config.snapshot_ticks);

@@ -42,10 +42,16 @@ impl Log {
     /// The log of the first instance of a cluster, and what to write before a node starts on it. It begins as if entry 1
     /// had been compacted, so every other instance must begin from a snapshot and learns the members from it.
     pub fn bootstrap(raft_id: RaftId) -> (Self, Persist) {
-        let compacted = Position { index: 1, term: 1 };
+        Self::begin_at(Position { index: 1, term: 1 }, Membership::new([raft_id], []))
+    }
+
+    /// A log that begins as if everything up to a position had been compacted, with these members, and what to write before
+    /// a node starts on it. No other log may have an entry at that position: then every other member begins from a
+    /// snapshot, and learns the members from it.
+    pub fn begin_at(compacted: Position, membership: Membership) -> (Self, Persist) {
         let log = Self {
             hard_state: HardState { term: compacted.term, vote: 0, commit: compacted.index },
-            membership: Membership::new([raft_id], []),
+            membership,
             applied: compacted.index,
             compacted,
             ..Self::default()
@@ -118,6 +124,11 @@ impl Log {
         }
         let is_missing = move |entry: &&Entry| entry.index > index && entry.index <= self.applied;
         Ok(self.entries.iter().filter(is_missing).cloned().map(committed))
+    }
+
+    /// The entries behind `index`, committed or not.
+    pub(crate) fn behind(&self, index: u64) -> Vec<Committed> {
+        self.entries.iter().filter(|entry| entry.index > index).cloned().map(committed).collect()
     }
 
     pub(crate) fn compacted(&self) -> Position {

@@ -7,7 +7,7 @@ use crate::logger::logger;
 use crate::membership::Membership;
 use crate::message::{self, Receiver};
 use crate::reads::Reads;
-use crate::ready::Position;
+use crate::ready::{Committed, Position};
 use crate::rng::Rng;
 use crate::status::{Follower, Role, Status};
 use model::{Code, Error, RaftId, Result};
@@ -272,6 +272,12 @@ impl Node {
         })
     }
 
+    /// The entries behind those that are applied, for who has to make do with this log: nobody knows whether they are
+    /// committed.
+    pub fn rest(&self) -> Vec<Committed> {
+        self.raw.store().behind(self.applied)
+    }
+
     pub fn status(&self) -> Status {
         let raft = &self.raw.raft;
         let is_leader = raft.state == StateRole::Leader;
@@ -294,6 +300,7 @@ impl Node {
             applied: self.applied,
             first_index: self.raw.store().compacted().index + 1,
             last_index: raft.raft_log.last_index(),
+            last_term: raft.raft_log.last_term(),
             log_bytes: self.raw.store().bytes(),
             membership: self.membership.clone(),
             followers,

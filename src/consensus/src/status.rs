@@ -37,6 +37,8 @@ pub struct Status {
     pub applied: u64,
     pub first_index: u64,
     pub last_index: u64,
+    /// The term of the last entry.
+    pub last_term: u64,
     /// What the log holds in memory: data and contexts.
     pub log_bytes: u64,
     pub membership: Membership,

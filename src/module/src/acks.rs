@@ -11,13 +11,14 @@
 //! A write that is not acknowledged in time, or not before another master takes over, is in this master's log all the
 //! same, so its outcome is unknown.
 
-use crate::host::{Deadline, Event, Waiter, clock, fiber, relays, turn};
+use crate::host::{Deadline, Event, Waiter, clock, failpoint, fiber, relays, turn};
 use crate::lineage;
 use crate::node::Node;
 use crate::raft::disk;
 use crate::start::lua;
 use catalog::{Instance, Setting, State};
 use model::{Code, Error, InstanceName, Result};
+use replication::{Follower, Promises};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::{Rc, Weak};
@@ -40,15 +41,6 @@ struct Waiting {
     is_deposed: Cell<bool>,
 }
 
-/// What a follower that will be counted in was promised.
-#[derive(Clone, Copy)]
-struct Promise {
-    /// The version of its record then.
-    version: u64,
-    /// The position that it must have reached: what was written before the promise.
-    floor: u64,
-}
-
 /// Commits of which some are on their way to the log.
 struct Commits {
     last: Cell<u64>,
@@ -63,9 +55,7 @@ struct Commits {
 struct Acks {
     /// The members to wait for, by name, with their numbers: in sync, or promised to the governor.
     required: RefCell<BTreeMap<InstanceName, u32>>,
-    promised: RefCell<BTreeMap<InstanceName, Promise>>,
-    /// Followers that are not promised anything yet, with what was written when they were last looked at.
-    behind: RefCell<BTreeMap<InstanceName, u64>>,
+    promised: RefCell<Promises<InstanceName>>,
     /// In the order of their targets, because commits end in the order of the log.
     waiting: RefCell<VecDeque<Weak<Waiting>>>,
     timeout_ms: Cell<u64>,
@@ -167,7 +157,6 @@ fn acks() -> &'static Acks {
             Box::leak(Box::new(Acks {
                 required: RefCell::default(),
                 promised: RefCell::default(),
-                behind: RefCell::default(),
                 waiting: RefCell::default(),
                 timeout_ms: Cell::new(0),
                 is_deposed: Cell::new(false),
@@ -194,12 +183,12 @@ pub fn on_change(node: &'static Node, state: &State) {
     if acks.is_deposed.get() {
         acks.let_go();
     }
-    acks.promised.borrow_mut().retain(|name, promise| {
-        let holds = |instance: &Instance| instance.is_online() && instance.version == promise.version;
+    acks.promised.borrow_mut().retain(|name, version| {
+        let holds = |instance: &Instance| instance.is_online() && instance.version == version;
         !replicaset.in_sync.contains(name) && state.topology.instances.get(name).is_some_and(holds)
     });
     let mut members: BTreeSet<InstanceName> = replicaset.in_sync.clone();
-    members.extend(acks.promised.borrow().keys().cloned());
+    members.extend(acks.promised.borrow().names().cloned());
     members.remove(&me.name);
     acks.require(state, &members);
     acks.wake(false);
@@ -211,14 +200,14 @@ pub fn promise(state: &State, followers: Vec<&Instance>) -> BTreeMap<InstanceNam
     let acks = acks();
     acks.make_promises(&followers);
     let mut members: BTreeSet<InstanceName> = acks.required.borrow().keys().cloned().collect();
-    members.extend(acks.promised.borrow().keys().cloned());
+    members.extend(acks.promised.borrow().names().cloned());
     acks.require(state, &members);
     let (promised, required) = (acks.promised.borrow(), acks.required.borrow());
     let positions = positions(required.values().copied());
     let keeps_up = |follower: &&Instance| {
-        let floor = promised.get(&follower.name).map_or(0, |promise| promise.floor);
         let Some(id) = required.get(&follower.name) else { return false };
-        positions.get(id).is_some_and(|position| *position >= floor) && relays::is_beyond(*id) != Some(true)
+        let has_all = positions.get(id).is_some_and(|position| promised.is_kept_up(&follower.name, *position));
+        has_all && relays::is_beyond(*id) != Some(true)
     };
     followers.into_iter().filter(keeps_up).map(|follower| (follower.name.clone(), follower.version)).collect()
 }
@@ -255,6 +244,7 @@ pub fn await_in_sync() -> Result<()> {
     if acks.required.borrow().is_empty() {
         return Ok(());
     }
+    failpoint::reach("ack.waiting");
     let target = written();
     if acks.acknowledged() >= target {
         return Ok(());
@@ -275,6 +265,7 @@ pub fn await_in_sync() -> Result<()> {
         return Err(deposed());
     }
     if acks.acknowledged() >= target {
+        failpoint::reach("ack.reached");
         return Ok(());
     }
     let missing: Vec<String> = acks.missing(target).iter().map(ToString::to_string).collect();
@@ -316,25 +307,19 @@ impl Acks {
         *self.required.borrow_mut() = members.iter().map(|name| (name.clone(), number(name))).collect();
     }
 
-    /// Promises to wait from now on for the followers that have what was written when they were last looked at. One that is
-    /// far behind, or does not move, would hold up every write.
+    /// Promises to wait from now on for the followers that keep up.
     fn make_promises(&self, followers: &[&Instance]) {
-        let floor = written();
+        let written = written();
         let numbers = lineage::numbers().unwrap_or_default();
-        let (mut promised, mut behind) = (self.promised.borrow_mut(), self.behind.borrow_mut());
-        let required = self.required.borrow();
-        behind.retain(|name, _| followers.iter().any(|follower| follower.name == *name));
-        for follower in followers.iter().filter(|follower| !required.contains_key(&follower.name)) {
+        let as_seen = |follower: &&Instance| {
             let number = numbers.iter().find(|(_, uuid)| *uuid == follower.uuid).map(|(number, _)| *number);
-            let Some(number) = number else { continue };
-            let position = positions(std::iter::once(number)).get(&number).copied().unwrap_or(0);
-            if position >= behind.get(&follower.name).copied().unwrap_or(floor) {
-                promised.insert(follower.name.clone(), Promise { version: follower.version, floor });
-                behind.remove(&follower.name);
-            } else {
-                behind.insert(follower.name.clone(), floor);
-            }
-        }
+            let position = number.map(|number| positions(std::iter::once(number)).get(&number).copied().unwrap_or(0));
+            Follower { name: follower.name.clone(), version: follower.version, position }
+        };
+        let followers: Vec<Follower<InstanceName>> = followers.iter().map(as_seen).collect();
+        let required = self.required.borrow();
+        failpoint::reach("ack.promising");
+        self.promised.borrow_mut().give(&followers, written, |name| required.contains_key(name));
     }
 
     /// How many rows of this instance all members have that are waited for.

@@ -70,6 +70,13 @@ impl Facts {
 /// The catalog changed: what concerns this instance is news, for its reports are about it from now on.
 pub fn on_change(node: &Node, state: &State) {
     let record = state.topology.instances.get(&node.me.name);
+    // A request of an earlier attempt to join, long on its way, has counted this life once more: there is no other.
+    let counted = record.filter(|record| record.uuid == node.me.uuid).map_or(0, |record| record.incarnation);
+    let is_counted = node.facts.incarnation.get() > 0;
+    if is_counted && counted > 0 && node.facts.incarnation.replace(counted) != counted {
+        log::warn!("picodata: the cluster has counted this start of the process again, as number {counted}");
+        node.facts.changed.notify_all();
+    }
     let seen = record.map_or(0, |record| state.topology.part_version(record));
     if node.facts.seen.replace(seen) != seen {
         node.facts.changed.notify_all();

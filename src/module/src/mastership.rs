@@ -1,12 +1,14 @@
 //! This instance's part in its replicaset follows the catalog: writable as its master, read-only otherwise; and what is
 //! served follows both.
 
-use crate::host::{Event, fiber, space};
+use crate::acks;
+use crate::host::{Event, failpoint, fiber, space};
 use crate::lineage;
 use crate::node::Node;
 use crate::router;
 use crate::schema_work;
 use crate::start::storage;
+use crate::storage::truncation;
 use catalog::State;
 use model::Result;
 use std::cell::Cell;
@@ -75,6 +77,22 @@ fn end_if_expelled(node: &Node, state: &State) {
     }
 }
 
+/// Takes writes as the master of a term, beginning with a row of its own.
+///
+/// What the term began with may not be on all members in sync yet. Reads wait until they have all that this instance has
+/// written; with that row they have everything before it too.
+fn lead(node: &Node, term: u64) -> Result<()> {
+    lineage::lead(node, term)?;
+    // Reads that begin before the row is in the log wait for this commit first.
+    let commit = acks::begin_commit()?;
+    storage::set_read_only(false)?;
+    failpoint::reach("lead.writable");
+    let begun = truncation::begin_term(term);
+    drop(commit);
+    failpoint::reach("lead.begun");
+    begun.or_else(|error| storage::set_read_only(true).and(Err(error)))
+}
+
 /// Makes the host writable or read-only as the catalog says.
 fn follow(node: &'static Node) -> Result<()> {
     // Before the cluster has counted this life of the process, what the catalog on disk says may be long past.
@@ -89,9 +107,11 @@ fn follow(node: &'static Node) -> Result<()> {
     let (is_master, term) = (replicaset.master.as_ref() == Some(&node.me.name), replicaset.master_term);
     if is_master == space::is_read_only() {
         if is_master {
-            lineage::lead(node, term)?;
+            lead(node, term)?;
+        } else {
+            storage::set_read_only(true)?;
+            failpoint::reach("depose.read_only");
         }
-        storage::set_read_only(!is_master)?;
         log::info!("mastership: this instance is {}", if is_master { "the master" } else { "a replica" });
         node.facts.changed.notify_all();
         node.storage_changed.notify_all();

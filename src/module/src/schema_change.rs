@@ -1,7 +1,7 @@
 //! A schema change from the asking to the answer: proposed, carried out by the governor, and known to every instance
 //! that is online before the answer is given.
 
-use crate::host::{Call, Deadline};
+use crate::host::{Call, Deadline, failpoint};
 use crate::net::CallError;
 use crate::node::{self, Node};
 use crate::side_by_side::{self, Task};
@@ -37,6 +37,7 @@ pub fn change(change: SchemaChange, deadline: Deadline) -> Result<()> {
     if let Some(reason) = reason {
         return Err(Error::new(Code::SchemaAborted, format!("the schema change was undone: {reason}")));
     }
+    failpoint::reach("schema.finished");
     wait_everywhere(node, finished_at.max(index), deadline)
 }
 

@@ -4,7 +4,7 @@
 //! A master does the work in the host's own schema; a replica receives it and only waits. What is to be done is found by
 //! comparing, never remembered: a master that dies in the middle, or whose disk is full, leaves it to the next attempt.
 
-use crate::host::{Deadline, Event, Parked, fiber, space};
+use crate::host::{Deadline, Event, Parked, failpoint, fiber, space};
 use crate::node::Node;
 use crate::router;
 use crate::start::storage::create;
@@ -74,7 +74,11 @@ pub fn build(node: &Node, pending: &PendingChange, deadline: Deadline) -> Result
         _ => return Ok(()),
     }
     if !space::is_read_only() {
-        return node.schema_work.run(deadline, || prepare_rows(&wanted, pending).and_then(|()| spaces::make(&wanted)));
+        return node.schema_work.run(deadline, || {
+            prepare_rows(&wanted, pending)?;
+            failpoint::reach("schema.rows_prepared");
+            spaces::make(&wanted)
+        });
     }
     node.storage_changed.wait_until(deadline, "the master's schema change", || {
         match spaces::is_as_defined(&wanted) {
@@ -155,7 +159,9 @@ pub fn follow(node: &Node) -> Result<()> {
         if term != conformed.get().0 {
             create(&node.config)?;
         }
+        failpoint::reach("schema.conforming");
         conform(&node.state())?;
+        failpoint::reach("schema.conformed");
         conformed.set((term, last));
         Ok(())
     })?;
@@ -177,7 +183,10 @@ fn conform(state: &State) -> Result<()> {
     for (table, index) in spaces::made_indexes(catalog::schema::TABLE_ID_FIRST)? {
         let pending = is_pending(table);
         match state.schema.table_by_id(table) {
-            None if !pending => spaces::drop_space(table)?,
+            None if !pending => {
+                failpoint::reach("schema.dropping");
+                spaces::drop_space(table)?;
+            }
             Some(known) if !pending && index != 0 && known.indexes.iter().all(|i| i.id != index) => {
                 spaces::drop_index(table, index)?;
             }

@@ -49,6 +49,10 @@ impl Machine for Catalog {
 }
 
 impl Catalog {
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
     fn op(&self, rng: &mut Rng, id: u64) -> Op {
         match rng.range(0, 10) {
             0..=3 => self.membership(rng, id),
@@ -170,7 +174,8 @@ fn newcomer(number: u64) -> Newcomer {
     }
 }
 
-fn table(name: &str, is_global: bool) -> Table {
+/// A table of two columns.
+pub fn table(name: &str, is_global: bool) -> Table {
     let column = |name: &str, ty| Column::new(name, ty, false);
     let sharded = Distribution::Sharded { key: vec![0], tier: "default".into() };
     Table {

@@ -7,6 +7,7 @@
 //! to the byte, so a failure is replayed with its trace.
 
 mod catalog_machine;
+pub mod cluster;
 mod disk;
 mod drive;
 mod faults;
@@ -14,6 +15,7 @@ mod instance;
 pub mod invariants;
 mod machine;
 mod network;
+mod queue;
 mod scenario;
 mod trace;
 mod workload;

@@ -38,6 +38,20 @@ pub enum Defect {
     ComesBackEmpty,
     /// Nobody's clock ticks any more once the faults have stopped.
     ClockStops,
+    /// A master answers a write when its own disk has it.
+    AcknowledgesAlone,
+    /// Nobody looks whether rows are of the replicaset's history.
+    ForgetsCuts,
+    /// A member follows the master of a term before it knows what that term kept.
+    FollowsEarly,
+    /// A master answers reads of what its term began with before all in sync have it.
+    BeginsWithoutARow,
+    /// Monotonic clocks go back and forth, which none may.
+    ClockLeaps,
+    /// A process goes by the incarnation that it was first told.
+    KeepsIncarnation,
+    /// The source of a move takes writes while the destination may own the bucket any moment.
+    WritesWhileClosed,
 }
 
 /// The numbers of one run, drawn from its seed. Times are in microseconds of the pretended clock.

@@ -5,12 +5,12 @@ use crate::instance::Instance;
 use crate::invariants::{Invariants, Liveness, Verdict};
 use crate::machine::Machine;
 use crate::network::Network;
+use crate::queue::Queue;
 use crate::scenario::{Defect, Options, Scenario};
 use crate::trace::Trace;
 use consensus::{Log, Outgoing, Rng};
 use model::RaftId;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// How often the second phase looks whether the cluster has recovered.
@@ -99,10 +99,7 @@ pub struct World<M> {
     pub probe: Option<u64>,
     pub is_probe_done: bool,
     healed: Option<Liveness>,
-    /// By time, then by the order in which they were scheduled.
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
-    scheduled: u64,
+    queue: Queue<Event>,
 }
 
 /// Runs a seed to its end. Errors: the first promise that was broken.
@@ -138,23 +135,18 @@ impl<M: Machine> World<M> {
             probe: None,
             is_probe_done: false,
             healed: None,
-            queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
-            scheduled: 0,
+            queue: Queue::default(),
         }
     }
 
     pub fn schedule(&mut self, at_us: u64, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Reverse((at_us, self.scheduled)));
-        self.events.insert(self.scheduled, event);
+        self.queue.schedule(at_us, event);
     }
 
     fn live(&mut self) -> Verdict {
         self.found()?;
-        while let Some(Reverse((at_us, number))) = self.queue.pop() {
+        while let Some((at_us, event)) = self.queue.next() {
             self.now_us = at_us;
-            let Some(event) = self.events.remove(&number) else { continue };
             if let Some(until_us) = self.frozen_until(&event) {
                 self.schedule(until_us, event);
                 continue;

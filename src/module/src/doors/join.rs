@@ -1,6 +1,6 @@
 //! How a member answers those that want in: where the cluster is, and what place a newcomer gets.
 
-use crate::host::{Call, Deadline};
+use crate::host::{Call, Deadline, failpoint};
 use crate::lineage;
 use crate::net::CallError;
 use crate::node::{self, Node};
@@ -76,11 +76,13 @@ fn admit(node: &'static Node, request: JoinRequest, deadline: Deadline) -> Resul
     };
     let joined =
         node.propose(Op::Join { instance, tier: request.tier.into(), replaces: request.replaces }, deadline)?;
+    failpoint::reach("join.admitted");
     let (answer, master) =
         node.wait_for(deadline, "the replicaset to have a master to copy", |state| place(state, &name))?;
     if let Some(master) = master {
         lineage::make_room(node, &master, joined.index, deadline)?;
     }
+    failpoint::reach("join.placed");
     Ok(answer)
 }
 

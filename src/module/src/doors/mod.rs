@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod join;
 pub mod raft;
+pub mod recover;
 pub mod start;
 pub mod status;
 pub mod table;
@@ -17,6 +18,9 @@ pub fn open() {
     door::register("picodata.start", start::serve);
     door::register("picodata.status", status::serve);
     door::register("picodata.expel", admin::serve_expel);
+    door::register("picodata.recover", recover::serve);
+    door::register(recover::STANDING_DOOR, recover::serve_standing);
+    door::register(recover::LOG_DOOR, recover::serve_log);
     door::register("picodata.switchover", admin::serve_switchover);
     door::register("picodata.set_weight", admin::serve_set_weight);
     door::register("picodata.set_setting", admin::serve_set_setting);

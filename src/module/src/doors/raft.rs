@@ -5,6 +5,7 @@
 use crate::host::{Call, Deadline, fiber};
 use crate::net::CallError;
 use crate::node::{self, Node};
+use catalog::InstanceState;
 use model::msgpack::{Reader, write_array_len, write_bin, write_str, write_uint};
 use model::{RaftId, Result};
 use std::time::Duration;
@@ -40,6 +41,10 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let from = reader.uint()?;
     let address = reader.str()?;
     let node = node::get()?;
+    // Who was given up, or expelled, may not know: with others like it, it could take itself for the cluster.
+    if node.state().topology.instance_by_raft_id(from).is_some_and(|sender| sender.state == InstanceState::Expelled) {
+        return Ok(());
+    }
     node.heard_from(from, address)?;
     node.raft.step(reader.bin()?.to_vec());
     Ok(())

@@ -6,7 +6,7 @@
 mod observer;
 mod steps;
 
-use crate::host::{Deadline, Event, clock, fiber};
+use crate::host::{Deadline, Event, clock, failpoint, fiber};
 use crate::node::{self, Node};
 use catalog::{MoveId, SchemaId};
 use governor::{Raft, View};
@@ -111,6 +111,7 @@ impl Term {
 
     fn govern(mut self) {
         log::info!("governor: in office for term {}", self.number);
+        failpoint::reach("governor.in_office");
         // What was committed before this term must be known before anything is planned.
         if self.node.raft.catch_up(Deadline::after_ms(10_000)).is_err() {
             return;
@@ -204,7 +205,9 @@ impl Term {
         let (node, busy, wakeup) = (self.node, Rc::clone(&self.busy), Rc::clone(&self.wakeup));
         let (rested_key, rested) = (key.clone(), Rc::clone(&self.busy));
         let spawned = fiber::spawn("pico_step", move || {
+            failpoint::reach("governor.step_begins");
             let result = steps::carry_out(node, &action.step);
+            failpoint::reach("governor.step_done");
             let until_s = match &result {
                 Ok(()) => clock::now_s(),
                 Err(error) => {

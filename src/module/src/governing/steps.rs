@@ -4,7 +4,7 @@
 //! report. Every door may be called twice.
 
 use super::SCHEMA_DOOR;
-use crate::host::{Call, Deadline};
+use crate::host::{Call, Deadline, failpoint};
 use crate::net::CallError;
 use crate::node::Node;
 use crate::{lineage, propose, schema_work};
@@ -99,12 +99,14 @@ pub fn serve_apply_schema(call: &mut Call<'_>) -> Result<()> {
         if is_past { Some(None) } else { pending.map(Some) }
     })?;
     let Some(pending) = pending else { return Ok(()) };
+    failpoint::reach("schema.asked");
     let outcome = match schema_work::build(node, &pending, deadline) {
         Ok(()) => None,
         // Not a refusal: the leader asks again.
         Err(error) if error.code.is_retryable() => return Err(error),
         Err(error) => Some(error.to_string()),
     };
+    failpoint::reach("schema.built");
     *node.facts.schema.borrow_mut() = Some((id, outcome));
     node.facts.changed.notify_all();
     Ok(())

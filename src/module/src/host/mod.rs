@@ -8,6 +8,7 @@ pub mod clock;
 pub mod door;
 pub mod error;
 mod exclusive;
+pub mod failpoint;
 mod ffi;
 pub mod fiber;
 pub mod guard;
@@ -51,6 +52,7 @@ pub fn is_tx_thread() -> bool {
 pub fn init() -> Result<()> {
     IS_TX.set(true);
     stay_loaded()?;
+    failpoint::open();
     process::remember();
     logger::install();
     guard::install_panic_hook();

@@ -4,10 +4,11 @@
 //! over its arguments.
 
 use model::{Code, Error};
-use std::cell::RefCell;
-use std::ffi::CString;
+use std::ffi::{CString, c_int, c_void};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How the process was begun.
 struct Beginning {
@@ -16,13 +17,19 @@ struct Beginning {
     folder: PathBuf,
 }
 
-thread_local! {
-    static BEGINNING: RefCell<Option<Beginning>> = const { RefCell::new(None) };
-}
+/// Not of a thread: it is needed when those are gone.
+static BEGINNING: OnceLock<Beginning> = OnceLock::new();
+
+/// Whether the process begins again when the host ends it with an error.
+static IS_TIRELESS: AtomicBool = AtomicBool::new(false);
+/// The pause before that.
+const TIRELESS_PAUSE_US: u32 = 1_000_000;
 
 /// Remembers how this process was begun. On the tx thread, before `box.cfg`.
 pub fn remember() {
-    BEGINNING.set(read());
+    if let Some(beginning) = read() {
+        let _ = BEGINNING.set(beginning);
+    }
 }
 
 fn read() -> Option<Beginning> {
@@ -41,25 +48,45 @@ pub fn begin_again() -> Error {
         Error::new(Code::Storage, format!("the process can not begin again: {what}: {cause}"))
             .with_hint("stop it and start it again")
     };
-    BEGINNING.with_borrow(|beginning| {
-        let Some(beginning) = beginning else {
-            return Error::new(Code::Storage, "the process can not begin again: it is not known how it was begun")
-                .with_hint("stop it and start it again");
-        };
-        if close_on_exec().is_none() || std::env::set_current_dir(&beginning.folder).is_err() {
-            return failed("preparing for it");
-        }
-        let mut arguments: Vec<*const libc::c_char> = beginning.arguments.iter().map(|word| word.as_ptr()).collect();
-        arguments.push(std::ptr::null());
-        // SAFETY: strings that end in 0, the last pointer is null; the mask is set up before it is used.
-        unsafe {
-            let mut mask: libc::sigset_t = std::mem::zeroed();
-            libc::sigemptyset(&mut mask);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
-            libc::execv(beginning.program.as_ptr(), arguments.as_ptr());
-        }
-        failed("execv")
-    })
+    let Some(beginning) = BEGINNING.get() else {
+        return Error::new(Code::Storage, "the process can not begin again: it is not known how it was begun")
+            .with_hint("stop it and start it again");
+    };
+    if close_on_exec().is_none() || std::env::set_current_dir(&beginning.folder).is_err() {
+        return failed("preparing for it");
+    }
+    let mut arguments: Vec<*const libc::c_char> = beginning.arguments.iter().map(|word| word.as_ptr()).collect();
+    arguments.push(std::ptr::null());
+    // SAFETY: strings that end in 0, the last pointer is null; the mask is set up before it is used.
+    unsafe {
+        let mut mask: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut mask);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
+        libc::execv(beginning.program.as_ptr(), arguments.as_ptr());
+    }
+    failed("execv")
+}
+
+/// Has the process begin again, after a pause, when the host ends it with an error status: it does so where storage can not
+/// be opened. Asked to end, it ends.
+pub fn set_tireless(is_tireless: bool) {
+    unsafe extern "C" {
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    IS_TIRELESS.store(is_tireless, Ordering::Relaxed);
+    if is_tireless && !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: the module stays loaded as long as the process lives.
+        unsafe { on_exit(at_exit, std::ptr::null_mut()) };
+    }
+}
+
+extern "C" fn at_exit(status: c_int, _: *mut c_void) {
+    if status != 0 && IS_TIRELESS.load(Ordering::Relaxed) {
+        // SAFETY: only waits; the host runs nothing any more.
+        unsafe { libc::usleep(TIRELESS_PAUSE_US) };
+        begin_again();
+    }
 }
 
 /// Marks every file but the three standard ones to be closed by `execv`.

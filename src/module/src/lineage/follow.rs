@@ -3,7 +3,7 @@
 
 use super::{check, clock};
 use crate::governing;
-use crate::host::{Call, Deadline, IteratorKind, Space, fiber, space};
+use crate::host::{Call, Deadline, IteratorKind, Space, failpoint, fiber, space};
 use crate::node::{self, Node};
 use crate::raft::disk;
 use crate::start::join::{decode, encode};
@@ -50,6 +50,12 @@ pub fn serve_follow(call: &mut Call<'_>) -> Result<()> {
     let deadline = Deadline::after_ms(DOOR_TIMEOUT_MS);
     node.lineage.work.run(deadline, || {
         await_term(node, &replicaset, term, deadline)?;
+        // A term begins before it has a master. What it keeps, which is looked at below and never again, comes with that.
+        node.wait_for(deadline, "the master of the new term", |state| {
+            let now = state.topology.replicasets.get(&replicaset)?;
+            (now.master.is_some() || now.master_term > term).then_some(())
+        })?;
+        await_term(node, &replicaset, term, deadline)?;
         if node.state().topology.replicaset(&replicaset)?.master.as_ref() == Some(&node.me.name) {
             return Err(Error::new(Code::Conflict, "a master follows nobody"));
         }
@@ -57,13 +63,18 @@ pub fn serve_follow(call: &mut Call<'_>) -> Result<()> {
         if *node.facts.follows.borrow() == wanted {
             return Ok(());
         }
+        failpoint::reach("follow.asked");
         follow_nobody(node, 0)?;
+        failpoint::reach("follow.unfollowed");
         // A row that passes through the log behind everything that was received before.
         disk::write_mark(disk::FENCE_KEY, term)?;
+        failpoint::reach("follow.marked");
         check(node)?;
         node.lineage.note(term)?;
+        failpoint::reach("follow.noted");
         storage::set_replication(&node.config, &addresses)?;
         *node.facts.follows.borrow_mut() = wanted;
+        failpoint::reach("follow.following");
         node.facts.changed.notify_all();
         Ok(())
     })
@@ -93,14 +104,19 @@ pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
         if node.state().topology.replicaset(&replicaset)?.master.is_some() {
             return Err(past(&replicaset, term));
         }
+        failpoint::reach("fence.asked");
         storage::set_read_only(true)?;
+        failpoint::reach("fence.read_only");
         if let Some(reach) = reach {
             catch_up(&reach)?;
         }
         follow_nobody(node, term)?;
+        failpoint::reach("fence.unfollowed");
         disk::write_mark(disk::FENCE_KEY, term)?;
+        failpoint::reach("fence.marked");
         let kept = check(node)?;
         *node.facts.fenced.borrow_mut() = Some((term, kept));
+        failpoint::reach("fence.told");
         node.facts.changed.notify_all();
         Ok(())
     })?;
@@ -182,6 +198,7 @@ pub fn serve_make_room(call: &mut Call<'_>) -> Result<()> {
             write_array_len(&mut key, 1);
             write_uint(&mut key, number.into());
             SPACE_OF_MEMBERS.delete(0, &key)?;
+            failpoint::reach("join.number_freed");
             log::info!("lineage: member {number}, {uuid}, is forgotten");
         }
     }

@@ -10,7 +10,7 @@
 mod anew;
 mod follow;
 
-use crate::host::{Deadline, Event, Exclusive, clock, fiber};
+use crate::host::{Deadline, Event, Exclusive, clock, failpoint, fiber};
 use crate::node::Node;
 use crate::raft::disk;
 use crate::start::lua;
@@ -29,6 +29,8 @@ pub use follow::{
 /// How often following is begun again in a row, with which pause, before the instance begins anew.
 const REPAIRS_MAX: u32 = 5;
 const REPAIR_PAUSE_S: f64 = 0.5;
+/// What the host says where there is no room for a row: a copy of all rows would not find any either.
+const OUT_OF_ROOM: [&str; 2] = ["Failed to write to disk", "Failed to allocate"];
 /// A pause after something went wrong.
 const REST_S: f64 = 0.1;
 
@@ -151,7 +153,9 @@ fn look(node: &'static Node) -> Result<()> {
 fn repair(node: &'static Node) -> Result<()> {
     let lineage = &node.lineage;
     let Some(failure) = lineage.failure.take() else { return Ok(()) };
-    lineage.repairs.set(lineage.repairs.get() + 1);
+    if !OUT_OF_ROOM.iter().any(|words| failure.contains(words)) {
+        lineage.repairs.set(lineage.repairs.get() + 1);
+    }
     if lineage.repairs.get() > REPAIRS_MAX {
         log::error!("picodata: this instance can not follow its master: {failure}; it begins anew");
         *lineage.stray.borrow_mut() = Some(failure);
@@ -202,7 +206,10 @@ fn clock() -> Result<Kept> {
 /// This instance is to take writes as the master of a term: it follows nobody, and notes the term first.
 pub fn lead(node: &Node, term: u64) -> Result<()> {
     node.lineage.work.run(Deadline::NEVER, || {
+        failpoint::reach("lead.begins");
         follow_nobody(node, term)?;
-        node.lineage.note(term)
+        node.lineage.note(term)?;
+        failpoint::reach("lead.noted");
+        Ok(())
     })
 }

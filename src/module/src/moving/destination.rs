@@ -1,7 +1,7 @@
 //! The side that receives buckets: one fiber a move, which wipes, pulls, stores, has the move finished, and opens.
 
 use super::{PULL_DOOR, RELEASE_DOOR, my_tenure, rows, view};
-use crate::host::{Deadline, fiber};
+use crate::host::{Deadline, failpoint, fiber};
 use crate::net::CallError;
 use crate::node::Node;
 use crate::start::join::{decode, encode};
@@ -68,16 +68,19 @@ impl Worker {
         match command {
             DestinationCommand::Wipe => {
                 rows::delete(self.record.buckets)?;
+                failpoint::reach("move.wiped");
                 Ok(machine.wiped())
             }
             DestinationCommand::Pull(pull) => self.pull(machine, &pull),
             // `pull` stores what it brings; the machine says so once.
             DestinationCommand::Store { number } => Ok(machine.stored(number)),
             DestinationCommand::ProposeFinish { source, destination } => {
+                failpoint::reach("move.finishing");
                 self.propose(Op::MoveFinish { id: self.record.id, source, destination })
             }
             DestinationCommand::AskRelease { finish_index } => {
                 if self.ask_release(finish_index)? {
+                    failpoint::reach("move.released");
                     machine.released();
                     storage::get()?.release(self.record.id, self.record.buckets);
                 }
@@ -109,6 +112,7 @@ impl Worker {
         let next = machine.answered(&pulled);
         if let Some(DestinationCommand::Store { .. }) = &next {
             self.store(reader.rest())?;
+            failpoint::reach("move.stored");
         }
         Ok(next)
     }

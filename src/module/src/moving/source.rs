@@ -1,7 +1,7 @@
 //! The side that gives buckets away: answers pulls, closes, deletes its copy.
 
 use super::{my_tenure, rows, view};
-use crate::host::{Call, Deadline, fiber};
+use crate::host::{Call, Deadline, failpoint, fiber};
 use crate::node::Node;
 use crate::start::join::{decode, encode};
 use crate::storage::{self, Storage};
@@ -160,7 +160,9 @@ fn delete_copy(node: &'static Node, leaving: &Leaving) {
         let storage = storage::get()?;
         storage.guard.borrow_mut().end_copy(record.buckets);
         storage.wait_unread(record.buckets, Deadline::NEVER)?;
+        failpoint::reach("move.dropping");
         rows::delete(record.buckets)?;
+        failpoint::reach("move.dropped");
         // Nothing is borrowed while the proposal waits.
         let commands = leaving.copy.borrow().machine.deleted();
         if commands.contains(&SourceCommand::ProposeDone) {
@@ -207,6 +209,7 @@ fn answer_pull(node: &'static Node, leaving: &Rc<Leaving>, pull: &Pull) -> Resul
     leaving.open_when_late();
     let close_for_ms = leaving.copy.borrow_mut().close_for_ms(storage, record.buckets);
     if let Some(closed_ms) = close_for_ms {
+        failpoint::reach("move.closing");
         leaving.close(storage, closed_ms)?;
     }
     let state = node.state();

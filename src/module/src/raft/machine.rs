@@ -4,13 +4,14 @@
 //! keeps the log. On disk the state is a snapshot and the log after it: `restore` replays the log on the snapshot without
 //! touching rows, which have seen those entries already.
 
-use crate::host::{Event, Transaction};
+use crate::host::{Event, Transaction, failpoint};
 use crate::raft::disk;
-use catalog::{Change, Entry, Op, Outcome, State};
-use consensus::{Committed, Log, Payload, Persist, Position, Snapshot};
+use catalog::{Change, Entry, InstanceState, Op, Outcome, State};
+use consensus::{Committed, Log, Membership, Payload, Persist, Position, Snapshot};
 use model::msgpack::{Reader, write_array_len, write_bin};
-use model::{Code, Error, Result, SchemaChange, TableId};
+use model::{Code, Error, InstanceName, RaftId, Result, SchemaChange, TableId};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -139,6 +140,7 @@ impl Machine {
             let state = Arc::new(self.state.clone());
             *self.published.state.borrow_mut() = Arc::clone(&state);
             (self.listener)(&state);
+            failpoint::reach("apply.published");
             self.published.changed.notify_all();
         }
         Ok(applied)
@@ -150,14 +152,61 @@ impl Machine {
         snapshot: Option<&Snapshot>,
         committed: &[Committed],
     ) -> Result<Vec<Applied>> {
+        failpoint::reach("apply.begins");
         let transaction = Transaction::begin()?;
         if let Some(snapshot) = snapshot {
             self.install(snapshot)?;
+            failpoint::reach("snapshot.installed");
         }
         disk::write(persist)?;
+        failpoint::reach("apply.log_written");
         let applied = committed.iter().map(|entry| self.apply(entry)).collect::<Result<_>>()?;
+        if !committed.is_empty() {
+            failpoint::reach("apply.applied");
+        }
         transaction.commit()?;
+        if !committed.is_empty() {
+            failpoint::reach("apply.committed");
+        }
         Ok(applied)
+    }
+
+    /// Applies what is left of the log, lets the instances go that are lost, and begins another log behind that, of which
+    /// this instance is the only voter. One transaction; what is published stays as it was.
+    pub fn recover(
+        &mut self,
+        rest: &[Committed],
+        position: Position,
+        lost: BTreeSet<InstanceName>,
+        me: RaftId,
+    ) -> Result<()> {
+        let before = (self.applied, self.snapshot_index);
+        self.recover_all(rest, position, lost, me).inspect_err(|_| {
+            self.state = State::clone(&self.published.state());
+            (self.applied, self.snapshot_index) = before;
+        })
+    }
+
+    fn recover_all(
+        &mut self,
+        rest: &[Committed],
+        position: Position,
+        lost: BTreeSet<InstanceName>,
+        me: RaftId,
+    ) -> Result<()> {
+        let transaction = Transaction::begin()?;
+        rest.iter().try_for_each(|entry| self.apply(entry).map(drop))?;
+        self.state.apply(position.index, &Entry::new(Op::Recover { lost })).into_result()?;
+        let others = self.state.topology.instances.values().filter(|other| other.state != InstanceState::Expelled);
+        let learners = others.map(|other| other.raft_id).filter(|other| *other != me);
+        let (_, mut persist) = Log::begin_at(position, Membership::new([me], learners));
+        persist.truncate_from = Some(0);
+        disk::write(&persist)?;
+        disk::write_catalog(position.index, &self.state.to_bytes()?)?;
+        failpoint::reach("recover.writing");
+        transaction.commit()?;
+        failpoint::reach("recover.written");
+        Ok(())
     }
 
     fn apply(&mut self, entry: &Committed) -> Result<Applied> {
@@ -200,6 +249,7 @@ impl Machine {
 
     /// Everything another instance needs to stand where this one does, and the entry that it stands at.
     pub fn snapshot(&self) -> Result<(u64, Vec<u8>)> {
+        failpoint::reach("snapshot.made");
         let mut data = Vec::new();
         write_array_len(&mut data, 2);
         write_bin(&mut data, &self.state.to_bytes()?);
@@ -211,7 +261,9 @@ impl Machine {
     pub fn write_snapshot(&mut self) -> Result<u64> {
         let transaction = Transaction::begin()?;
         disk::write_catalog(self.applied, &self.state.to_bytes()?)?;
+        failpoint::reach("compact.writing");
         transaction.commit()?;
+        failpoint::reach("compact.written");
         self.snapshot_index = self.applied;
         Ok(self.applied)
     }

@@ -7,14 +7,14 @@
 //! While the disk takes no writes the node stands still, to its peers a silent one: they elect another leader, and what is
 //! asked of it here is refused. It goes on where it stood with the first write that succeeds.
 
-use crate::host::{Deadline, Event, Parked, clock, fiber};
+use crate::host::{Deadline, Event, Parked, clock, failpoint, fiber};
 use crate::raft::machine::{Applied, Machine};
 use crate::raft::transport::Transport;
 use catalog::Outcome;
 use consensus::{Node, Outgoing, Position, Ready, Role, Status};
-use model::{Code, Error, RaftId, Result};
+use model::{Code, Error, InstanceName, RaftId, Result};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// The length of a tick: with `consensus::Config::new`, elections start after 0.5 to 1 s of silence.
@@ -41,6 +41,7 @@ enum Input {
     TransferLeader(RaftId),
     LeaderGone(RaftId),
     Campaign,
+    Recover { lost: BTreeSet<InstanceName>, term: u64, reply: Rc<Slot<()>> },
 }
 
 /// A proposal that made it into the log, and what came of it.
@@ -223,6 +224,17 @@ impl Runtime {
         self.push(Input::Campaign);
     }
 
+    /// Has this instance's log begin anew without the instances that are lost, in a term that none of the others has seen.
+    /// The node does not go on then: the process has to begin again.
+    ///
+    /// Errors: what the catalog refuses, and the disk; nothing has changed then.
+    pub fn recover(&self, lost: BTreeSet<InstanceName>, term: u64, deadline: Deadline) -> Result<()> {
+        self.check_running()?;
+        let reply = Slot::new()?;
+        self.push(Input::Recover { lost, term, reply: Rc::clone(&reply) });
+        self.outcome(&reply, deadline)
+    }
+
     fn push(&self, input: Input) {
         self.inbox.borrow_mut().push_back(input);
         self.wakeup.notify_all();
@@ -302,6 +314,10 @@ impl Driver {
                 reply.set(Err(error.clone()));
                 None
             }
+            Input::Recover { reply, .. } => {
+                reply.set(Err(error.clone()));
+                None
+            }
             other => Some(other),
         });
         self.runtime.inbox.borrow_mut().extend(kept);
@@ -350,6 +366,7 @@ impl Driver {
             }
             Input::Propose { entry, reply } => match self.node.propose(entry, Vec::new()) {
                 Ok(Position { index, term }) => {
+                    failpoint::reach("raft.proposed");
                     self.proposals.insert(index, (term, reply));
                 }
                 Err(error) => reply.set(Err(error)),
@@ -378,6 +395,17 @@ impl Driver {
                 log::info!("raft: the leader {raft_id} has ended");
                 self.node.leader_is_gone(raft_id)?;
             }
+            Input::Recover { lost, term, reply } => {
+                let result = self.recover(lost, term);
+                let is_done = result.is_ok();
+                reply.set(result);
+                if is_done {
+                    return Err(Error::new(
+                        Code::NotReady,
+                        "the instance begins again as the first of those that are left",
+                    ));
+                }
+            }
             Input::Campaign => {
                 if let Err(error) = self.node.campaign() {
                     log::info!("raft: no election: {error}");
@@ -385,6 +413,15 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Takes all of this log for committed, and begins another behind it.
+    fn recover(&mut self, lost: BTreeSet<InstanceName>, term: u64) -> Result<()> {
+        let status = self.node.status();
+        let rest = self.node.rest();
+        let position = Position { index: status.last_index + 1, term: term.max(status.term + 1) };
+        self.machine.prepare(None, &rest)?;
+        self.machine.recover(&rest, position, lost, status.raft_id)
     }
 
     /// Does what the node wants done, in the order that it demands.
@@ -395,6 +432,7 @@ impl Driver {
         }
         let applied = self.write(&ready)?;
         self.node.persisted(ready.number)?;
+        failpoint::reach("raft.written");
         self.send(ready.messages_after);
         if let Some(snapshot) = &ready.snapshot {
             self.snapshot_index = snapshot.position.index;
@@ -411,6 +449,7 @@ impl Driver {
         if ready.snapshot_wanted {
             let (index, data) = self.machine.snapshot()?;
             self.node.provide_snapshot(index, data)?;
+            failpoint::reach("snapshot.provided");
         }
         Ok(())
     }
@@ -495,6 +534,8 @@ impl Driver {
             }
             Err(error) => return Err(error),
         }
-        self.node.compact(self.snapshot_index)
+        self.node.compact(self.snapshot_index)?;
+        failpoint::reach("compact.done");
+        Ok(())
     }
 }

@@ -10,7 +10,8 @@ pub mod lua;
 pub mod storage;
 
 use crate::assembly;
-use crate::host::{Deadline, clock};
+use crate::doors;
+use crate::host::{Deadline, clock, failpoint, fiber};
 use crate::net::Listener;
 use crate::node::{Me, Node};
 use boot::identity::Stage;
@@ -29,6 +30,9 @@ use std::time::Duration;
 const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the cluster may take to let an instance in that it has accepted.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The pause before a copy that failed is tried again.
+const COPY_PAUSE_S: f64 = 1.0;
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
@@ -72,6 +76,7 @@ pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<
     let old = folder.identity()?.ok_or_else(|| Error::internal("an instance without an identity is to start anew"))?;
     // From here on the data counts for nothing, also if the process dies: it is deleted at the next start.
     folder.set_identity(&old.anew(uuid::random()?, cluster_id, members))?;
+    failpoint::reach("anew.identity_written");
     let error = crate::host::process::begin_again();
     folder.set_identity(&old)?;
     Err(error)
@@ -79,6 +84,7 @@ pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<
 
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let began_s = clock::now_s();
+    let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
     let (identity, donors) = match identity.stage {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
@@ -87,6 +93,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         }
         _ => {
             folder.clear_storage()?;
+            failpoint::reach("start.cleared");
             let (identity, donors) = admission(&config, folder, identity)?;
             (identity, Some(donors))
         }
@@ -101,13 +108,30 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         cluster_id,
         replicaset_uuid,
     };
-    storage::open(&config, folder.path(), &me, donors.as_deref())?;
+    failpoint::reach("start.placed");
+    // A member that has thrown its data away tries until it has a copy: whom it copies may die, or not be the master any
+    // more.
+    crate::host::process::set_tireless(is_rejoining);
+    if let Err(error) = storage::open(&config, folder.path(), &me, donors.as_deref()) {
+        if is_rejoining {
+            log::error!("picodata: the copy failed, and is tried again: {error}");
+            fiber::sleep(COPY_PAUSE_S);
+            return Err(crate::host::process::begin_again());
+        }
+        return Err(error);
+    }
+    crate::host::process::set_tireless(false);
+    if is_rejoining {
+        folder.set_identity(&identity)?;
+    }
+    failpoint::reach("start.storage_open");
     if !crate::host::readahead::enable() {
         log::warn!("picodata: this build of the host keeps its trees in another way; scans do not look ahead");
     }
     if !crate::host::relays::enable() {
         log::warn!("picodata: this build of the host keeps its relays in another way; acknowledgements are polled for");
     }
+    doors::recover::check_standing(&config, &me)?;
     let node = assembly::assemble(config, me, bootstrap, (joined_in, donors.unwrap_or_default()))?;
     let is_founder = bootstrap && node.state().cluster.is_none();
     if is_founder {
@@ -115,7 +139,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         let entry = founding(&node.config, &node.me.uuid, &node.me.cluster_id);
         crate::propose::propose(node, &entry, Deadline::after(ADMISSION_TIMEOUT))?;
     }
+    failpoint::reach("start.assembled");
     announce(node, is_founder)?;
+    failpoint::reach("start.announced");
     log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);
     Ok(())
 }
@@ -141,6 +167,7 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
     if let Stage::Member { bootstrap: true, .. } = identity.stage {
         return Ok((identity, Vec::new()));
     }
+    let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
     let found = match &identity.stage {
         Stage::Rejoining { cluster_id, members, .. } => {
             let answer = discover::ask_again(config, &identity, cluster_id, members)?;
@@ -162,7 +189,10 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
             donors
         }
     };
-    folder.set_identity(&identity)?;
+    // Who has thrown its data away founds nothing, so it is a member again only when it has the copy.
+    if !is_rejoining {
+        folder.set_identity(&identity)?;
+    }
     Ok((identity, donors))
 }
 

@@ -17,6 +17,9 @@ const READAHEAD_BYTES: u64 = 1 << 20;
 /// Requests that the host reads before it waits for answers; the default throttles routers.
 const NET_MSG_MAX: u64 = 16_384;
 
+/// How long the member to copy from may take to answer.
+const COPY_CONNECT_S: u64 = 5;
+
 /// `donors` are the members to copy from, when this instance has no storage yet; None when it comes back.
 ///
 /// Errors: `Storage` with the host's words.
@@ -39,6 +42,10 @@ pub fn open(config: &Config, folder: &Path, me: &Me, donors: Option<&[Address]>)
         options.text("log", log);
     }
     options.uint("replication_connect_quorum", u64::from(is_copy));
+    if is_copy {
+        // Whom the cluster named may be gone meanwhile: then another is asked for.
+        options.uint("replication_connect_timeout", COPY_CONNECT_S);
+    }
     options.bool("read_only", !is_first);
     if let Some(donors) = donors.filter(|donors| !donors.is_empty()) {
         options.texts("replication", &donors.iter().map(|donor| replication_uri(config, donor)).collect::<Vec<_>>());

@@ -4,7 +4,7 @@
 //! replicaset have seen: the mark is written in the transaction that empties the table, and is replicated with it, so no
 //! crash and no change of masters parts the two. A table whose mark is behind the catalog is not served before it is empty.
 
-use crate::host::{Space, Transaction};
+use crate::host::{Space, Transaction, failpoint};
 use crate::raft::disk::SpaceSpec;
 use catalog::{SchemaId, State};
 use model::msgpack::{self, Reader};
@@ -70,6 +70,17 @@ pub fn seen(table: TableId) -> SchemaId {
     change.unwrap_or(0)
 }
 
+/// A row that a master writes first in its term, under the number of no table.
+///
+/// Errors: what the host says.
+pub fn begin_term(term: u64) -> Result<()> {
+    let mut row = Vec::with_capacity(16);
+    msgpack::write_array_len(&mut row, 2);
+    msgpack::write_uint(&mut row, 0);
+    msgpack::write_uint(&mut row, term);
+    MARKS.replace(&row).map(drop)
+}
+
 fn empty(table: TableId, change: SchemaId) -> Result<()> {
     let mut mark = Vec::with_capacity(16);
     msgpack::write_array_len(&mut mark, 2);
@@ -78,7 +89,10 @@ fn empty(table: TableId, change: SchemaId) -> Result<()> {
     let transaction = Transaction::begin()?;
     Space(table).truncate()?;
     MARKS.replace(&mark)?;
-    transaction.commit()
+    failpoint::reach("truncate.emptying");
+    transaction.commit()?;
+    failpoint::reach("truncate.emptied");
+    Ok(())
 }
 
 /// Forgets a table that is dropped, inside the caller's transaction.

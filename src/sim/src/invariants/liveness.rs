@@ -10,17 +10,23 @@ pub const RECOVERY_MAX_US: u64 = 10_000_000;
 #[derive(Debug)]
 pub struct Liveness {
     healed_us: u64,
+    max_us: u64,
 }
 
 impl Liveness {
     pub fn new(healed_us: u64) -> Self {
-        Self { healed_us }
+        Self::within(healed_us, RECOVERY_MAX_US)
+    }
+
+    /// With a limit of its own.
+    pub fn within(healed_us: u64, max_us: u64) -> Self {
+        Self { healed_us, max_us }
     }
 
     /// Nothing is missing any more, or this still is.
     pub fn recovers(&self, now_us: u64, missing: Option<&str>) -> Verdict {
         match missing {
-            Some(missing) if now_us > self.healed_us + RECOVERY_MAX_US => {
+            Some(missing) if now_us > self.healed_us + self.max_us => {
                 let late_ms = (now_us - self.healed_us) / 1000;
                 Err(format!("liveness: {late_ms} ms after the last fault {missing}"))
             }

@@ -31,7 +31,7 @@ export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
 .PHONY: help deps deps-tests build install env run stop test test-unit test-cluster sim differential conformance \
-	verify fix bench chaos clean
+	verify fix bench tpch chaos clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(ROOT)/Makefile | expand -t 22
@@ -111,6 +111,11 @@ fix: ## format, and apply the lints that can be applied
 bench: build ## measure, and write build/bench.md
 	cd $(ROOT) && cargo build --release --workspace --bins
 	cd $(ROOT)/test/cluster && $(PYTHON) -m bench --out $(BUILD)/bench.md
+
+# The scale of `make tpch`: 1 is six million lines of orders.
+SF ?= 1
+tpch: build deps-tests ## time TPC-H beside PostgreSQL and DuckDB at scale SF=1, and write build/tpch.md
+	cd $(ROOT)/test/cluster && $(PYTHON) -m bench_tpch --scale $(SF) --out $(BUILD)/tpch.md
 
 # How long `make chaos` goes on.
 MINUTES ?= 10

@@ -14,6 +14,8 @@ local FUNCTIONS = {
         .. ' or bootstraps one with them'},
     {'sql', 'text[, params[, opts]]', 'runs one SQL statement, or BEGIN; ...; COMMIT; parameters stand as ? or $1.'
         .. ' Answers {metadata, rows} or {row_count}'},
+    {'queries', '', 'the statements that run in the cluster, with their ids, and what each instance has open'},
+    {'cancel', 'id', 'ends a statement that picodata.queries() lists; false if it is over already'},
     {'status', '', 'the cluster as this instance sees it: leader, catalog version, instances, replicasets,'
         .. ' moves'},
     {'create_table', '{name=, columns=, primary_key=, ...}', 'creates a table without SQL'},

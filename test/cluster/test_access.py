@@ -15,8 +15,8 @@ CALL = 0x0A
 # The host's own code.
 INVALID_MSGPACK = 20
 FUNCTIONS = [
-    "sql", "status", "create_table", "drop_table", "create_index", "call", "bucket_id", "expel", "set_weight",
-    "set_setting",
+    "sql", "queries", "cancel", "status", "create_table", "drop_table", "create_index", "call", "bucket_id", "expel",
+    "set_weight", "set_setting",
     "crud.insert", "crud.insert_many", "crud.replace", "crud.replace_many", "crud.get", "crud.update", "crud.upsert",
     "crud.delete", "crud.select", "crud.count",
 ]  # fmt: skip

@@ -45,6 +45,8 @@ macro_rules! settings {
 settings! {
     /// Memory that one query may take on one instance, in MiB.
     SqlMemoryMaxMb = "sql_memory_max_mb", Integer { default: 512, min: 8, max: 1 << 20 };
+    /// Queries that run at the same time on one instance; more wait.
+    SqlConcurrentMax = "sql_concurrent_max", Integer { default: 64, min: 1, max: 4_096 };
     /// Rows that one query may answer.
     SqlRowsMax = "sql_rows_max", Integer { default: 1_000_000, min: 1, max: 1_000_000_000 };
     /// Seconds that one statement may take.

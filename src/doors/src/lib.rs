@@ -70,7 +70,7 @@ macro_rules! doors {
 
 // picodata.*
 doors! {
-    sql status create_table drop_table create_index drop_index call bucket_id expel switchover recover set_weight help
+    sql queries status create_table drop_table create_index drop_index call bucket_id expel switchover recover set_weight help
     set_setting settings cancel
     task_submit task_status task_wait task_cancel task_list
     role_deploy role_enable role_disable role_upgrade role_status
@@ -88,7 +88,7 @@ doors! {
 doors! {
     discover join raft propose report table_exists catch_up
     follow fence make_room apply_schema standing log_end
-    batch procedure fragment fragment_next fragment_cancel moment_end
+    batch procedure fragment fragment_next fragment_cancel moment_end query_cancel
     move_pull move_close move_release move_drop
 }
 

@@ -9,9 +9,17 @@ mod run;
 pub mod threads;
 mod tx;
 
+use model::Result;
 pub use run::run;
 pub use threads::configure;
 pub use tx::{on_tx, on_tx_fiber};
+
+/// Runs `future` on the worker threads; nobody waits for it.
+///
+/// Errors: as `threads::handle`.
+pub fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Result<tokio::task::AbortHandle> {
+    Ok(threads::handle()?.spawn(future).abort_handle())
+}
 
 /// Ends the worker threads' part in the process: fibers that wait for them get `NotReady`, and what they ask of the tx
 /// thread from now on is refused. Called on the tx thread when the host begins to shut down.

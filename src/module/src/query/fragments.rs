@@ -3,7 +3,7 @@
 //!
 //! A storage keeps a running fragment until it is read to its end, cancelled, or past its deadline.
 
-use super::Sql;
+use super::{Sql, moments, schema};
 use crate::bridge;
 use crate::host::{Call, Deadline, fiber, inbox};
 use crate::net::CallError;
@@ -11,11 +11,12 @@ use crate::node;
 use crate::storage;
 use async_trait::async_trait;
 use boot::Address;
-use model::msgpack::{Reader, write_array_len, write_bin, write_double, write_nil, write_uint};
+use futures::future::{AbortHandle, AbortRegistration, Abortable};
+use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_double, write_str, write_uint};
 use model::{Code, Error, ReplicasetName, Result};
-use sql::cluster::Frames;
+use sql::cluster::{Frames, QueryKey};
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,30 +29,81 @@ const ANSWER_BYTES: usize = 1 << 20;
 /// How long a storage may take to hear that a fragment is not wanted any more.
 const CANCEL_TIMEOUT_MS: u64 = 1_000;
 
-static RUNNING: Mutex<Option<HashMap<u64, Box<dyn Frames>>>> = Mutex::new(None);
-static LAST: AtomicU64 = AtomicU64::new(0);
+/// Names a fragment at the storages: the instance that asked, and a number that it gives once.
+type Key = QueryKey;
 
-fn running<T>(f: impl FnOnce(&mut HashMap<u64, Box<dyn Frames>>) -> T) -> T {
-    f(RUNNING.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+/// A fragment that is not read to its end yet.
+struct Fragment {
+    state: State,
+    /// Ends it at its deadline.
+    expiry: tokio::task::AbortHandle,
+}
+
+enum State {
+    /// A worker thread collects an answer.
+    Working(AbortHandle),
+    /// The rest waits to be asked for.
+    Waiting(Box<dyn Frames>),
+}
+
+impl Drop for Fragment {
+    fn drop(&mut self) {
+        self.expiry.abort();
+        if let State::Working(abort) = &self.state {
+            abort.abort();
+        }
+    }
+}
+
+static FRAGMENTS: Mutex<Option<HashMap<Key, Fragment>>> = Mutex::new(None);
+
+fn fragments<T>(f: impl FnOnce(&mut HashMap<Key, Fragment>) -> T) -> T {
+    f(FRAGMENTS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
+}
+
+/// How many fragments of other instances' queries are not over here.
+pub fn count() -> usize {
+    fragments(|fragments| fragments.len())
+}
+
+/// Ends a fragment in whatever state it is.
+fn end(key: &Key) {
+    // Dropped after the lock is given back: its scans have things to do.
+    drop(fragments(|fragments| fragments.remove(key)));
 }
 
 /// Starts a fragment at the master of a replicaset. Called on a worker thread.
 pub async fn start(to: &ReplicasetName, request: Vec<u8>, deadline: Instant) -> Result<Box<dyn Frames>> {
     let to = to.clone();
-    let (address, answer) = bridge::on_tx_fiber(move || {
-        let deadline = Deadline::at(deadline);
-        let address = master_of(&to)?;
-        let mut args = Vec::with_capacity(request.len() + 24);
-        write_array_len(&mut args, 2);
-        write_bin(&mut args, &request);
-        write_double(&mut args, deadline.left_s());
-        let answer = node::get()?.call(&address, DOOR, &args, deadline).map_err(CallError::for_read)?;
-        Ok((address, answer))
-    })
-    .await?;
-    let mut frames = RemoteFrames { address, deadline, number: None, ready: VecDeque::new() };
-    frames.take(&answer)?;
+    let address = bridge::on_tx(move || master_of(&to)).await?;
+    let router = schema::current().map_or_else(|| "".into(), |schema| schema.me.clone());
+    let key = Key { router, number: moments::next_query() };
+    // From here on, whoever loses interest tells the storage, also while it works on the first answer.
+    let mut frames = RemoteFrames { address: address.clone(), deadline, key, is_over: false, ready: VecDeque::new() };
+    let mut args = Vec::with_capacity(request.len() + 64);
+    write_array_len(&mut args, 4);
+    write_key(&mut args, &frames.key);
+    write_bin(&mut args, &request);
+    // The host's own clock is not for worker threads.
+    write_double(&mut args, deadline.saturating_duration_since(Instant::now()).as_secs_f64());
+    frames.ask(DOOR, args).await?;
     Ok(Box::new(frames))
+}
+
+fn write_key(out: &mut Vec<u8>, key: &Key) {
+    write_str(out, key.router.as_str());
+    write_uint(out, key.number);
+}
+
+fn read_key(reader: &mut Reader<'_>) -> Result<Key> {
+    Ok(Key { router: reader.str()?.into(), number: reader.uint()? })
+}
+
+fn only_key(key: &Key) -> Vec<u8> {
+    let mut args = Vec::with_capacity(64);
+    write_array_len(&mut args, 2);
+    write_key(&mut args, key);
+    args
 }
 
 pub(super) fn master_of(replicaset: &ReplicasetName) -> Result<Address> {
@@ -68,16 +120,23 @@ pub(super) fn master_of(replicaset: &ReplicasetName) -> Result<Address> {
 struct RemoteFrames {
     address: Address,
     deadline: Instant,
-    /// Under which the storage keeps the rest; None when there is no rest.
-    number: Option<u64>,
+    key: Key,
+    /// The storage keeps nothing of it any more.
+    is_over: bool,
     ready: VecDeque<Vec<u8>>,
 }
 
 impl RemoteFrames {
-    fn take(&mut self, answer: &[u8]) -> Result<()> {
-        let mut reader = Reader::new(answer);
+    /// Asks for an answer and takes its frames. After an error the storage is told to end the fragment.
+    async fn ask(&mut self, door: &'static str, args: Vec<u8>) -> Result<()> {
+        let (address, deadline) = (self.address.clone(), self.deadline);
+        let answer = bridge::on_tx_fiber(move || {
+            node::get()?.call(&address, door, &args, Deadline::at(deadline)).map_err(CallError::for_read)
+        })
+        .await?;
+        let mut reader = Reader::new(&answer);
         reader.array_len()?;
-        self.number = if reader.take_nil() { None } else { Some(reader.uint()?) };
+        self.is_over = reader.bool()?;
         for _ in 0..reader.array_len()? {
             self.ready.push_back(reader.bin()?.to_vec());
         }
@@ -88,22 +147,8 @@ impl RemoteFrames {
 #[async_trait]
 impl Frames for RemoteFrames {
     async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        while self.ready.is_empty() {
-            let Some(number) = self.number else { return Ok(None) };
-            let (address, deadline) = (self.address.clone(), self.deadline);
-            let answer = bridge::on_tx_fiber(move || {
-                let deadline = Deadline::at(deadline);
-                let args = one_number(number);
-                node::get()?.call(&address, NEXT_DOOR, &args, deadline).map_err(CallError::for_read)
-            })
-            .await;
-            match answer {
-                Ok(answer) => self.take(&answer)?,
-                Err(error) => {
-                    self.number = None;
-                    return Err(error);
-                }
-            }
+        while self.ready.is_empty() && !self.is_over {
+            self.ask(NEXT_DOOR, only_key(&self.key)).await?;
         }
         Ok(self.ready.pop_front())
     }
@@ -111,77 +156,100 @@ impl Frames for RemoteFrames {
 
 impl Drop for RemoteFrames {
     fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        let address = self.address.clone();
+        if self.is_over {
+            return;
+        }
+        let (address, args) = (self.address.clone(), only_key(&self.key));
         inbox::post(move || {
             let cancel = move || {
                 let deadline = Deadline::after_ms(CANCEL_TIMEOUT_MS);
                 // A storage that does not hear it ends the fragment at its deadline.
-                let _ = node::get().map(|node| node.call(&address, CANCEL_DOOR, &one_number(number), deadline));
+                let _ = node::get().map(|node| node.call(&address, CANCEL_DOOR, &args, deadline));
             };
             let _ = fiber::spawn("pico_cancel", cancel);
         });
     }
 }
 
-fn one_number(number: u64) -> Vec<u8> {
-    let mut args = Vec::with_capacity(10);
-    write_array_len(&mut args, 1);
-    write_uint(&mut args, number);
-    args
-}
-
-/// `picodata.peer.fragment(request, seconds)`: answers `[number or nil, [frame, ...]]`.
+/// `picodata.peer.fragment(router, number, request, seconds)`: answers `[is over, [frame, ...]]`.
 pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let mut reader = Reader::new(call.args());
     reader.array_len()?;
+    let key = read_key(&mut reader)?;
     let request = reader.bin()?.to_vec();
     let deadline = Deadline::after(Duration::from_secs_f64(reader.number()?.clamp(0.0, 86_400.0)));
     let sql = Sql::get()?;
-    let until = deadline.instant();
-    let answer = bridge::run(deadline, async move {
-        let frames = sql.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
-        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-        let answer = collect(Box::new(frames), number).await?;
-        if running(|fragments| fragments.contains_key(&number)) {
-            tokio::spawn(async move {
-                tokio::time::sleep_until(until.into()).await;
-                running(|fragments| drop(fragments.remove(&number)));
-            });
-        }
-        Ok(answer)
+    let (ending, until) = (key.clone(), deadline.instant());
+    let expiry = bridge::spawn(async move {
+        tokio::time::sleep_until(until.into()).await;
+        end(&ending);
     })?;
-    storage::get()?.settle_all()?;
-    call.reply(&answer)
+    let first = async move {
+        let frames = sql.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
+        Ok(Box::new(frames) as Box<dyn Frames>)
+    };
+    let (abort, registration) = AbortHandle::new_pair();
+    fragments(|fragments| fragments.insert(key.clone(), Fragment { state: State::Working(abort), expiry }));
+    answer(call, key, registration, first)
 }
 
-/// `picodata.peer.fragment_next(number)`: the next frames, in the same form.
+/// `picodata.peer.fragment_next(router, number)`: the next frames, in the same form.
 pub fn serve_next(call: &mut Call<'_>) -> Result<()> {
-    let number = argument(call)?;
-    let frames = running(|fragments| fragments.remove(&number)).ok_or_else(|| {
+    let key = argument(call)?;
+    let (abort, registration) = AbortHandle::new_pair();
+    let frames = fragments(|fragments| {
+        let fragment = fragments.get_mut(&key)?;
+        match std::mem::replace(&mut fragment.state, State::Working(abort)) {
+            State::Waiting(frames) => Some(frames),
+            // Asked for twice: what works goes on, and its answer is the other call's.
+            working => {
+                fragment.state = working;
+                None
+            }
+        }
+    });
+    let frames = frames.ok_or_else(|| {
         Error::new(Code::Cancelled, "the fragment is not running any more")
             .with_hint("its time was over, or the storage restarted")
     })?;
-    let answer = bridge::run(Deadline::NEVER, collect(frames, number))?;
+    answer(call, key, registration, async move { Ok(frames) })
+}
+
+/// `picodata.peer.fragment_cancel(router, number)`.
+pub fn serve_cancel(call: &mut Call<'_>) -> Result<()> {
+    end(&argument(call)?);
+    Ok(())
+}
+
+fn argument(call: &Call<'_>) -> Result<Key> {
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    read_key(&mut reader)
+}
+
+/// Collects an answer of the fragment on a worker thread and gives it; what is left waits under the key.
+fn answer(
+    call: &mut Call<'_>,
+    key: Key,
+    registration: AbortRegistration,
+    frames: impl Future<Output = Result<Box<dyn Frames>>> + Send + 'static,
+) -> Result<()> {
+    let under = key.clone();
+    let work = Abortable::new(async move { collect(frames.await?, &under).await }, registration);
+    let done = bridge::run(Deadline::NEVER, async move {
+        let cancelled = |_| Err(Error::new(Code::Cancelled, "the fragment was cancelled, or its time was over"));
+        work.await.unwrap_or_else(cancelled)
+    });
+    if done.as_ref().map_or(true, |(_, is_over)| *is_over) {
+        end(&key);
+    }
+    let (answer, _) = done?;
     storage::get()?.settle_all()?;
     call.reply(&answer)
 }
 
-/// `picodata.peer.fragment_cancel(number)`.
-pub fn serve_cancel(call: &mut Call<'_>) -> Result<()> {
-    let number = argument(call)?;
-    running(|fragments| drop(fragments.remove(&number)));
-    Ok(())
-}
-
-fn argument(call: &Call<'_>) -> Result<u64> {
-    let mut reader = Reader::new(call.args());
-    reader.array_len()?;
-    reader.uint()
-}
-
-/// Reads frames until they fill an answer; what is left is kept under `number`.
-async fn collect(mut frames: Box<dyn Frames>, number: u64) -> Result<Vec<u8>> {
+/// Reads frames until they fill an answer, or all are read, which is the second part of what comes out.
+async fn collect(mut frames: Box<dyn Frames>, key: &Key) -> Result<(Vec<u8>, bool)> {
     let (mut batch, mut bytes, mut is_over) = (Vec::new(), 0, false);
     while bytes < ANSWER_BYTES {
         match frames.next().await? {
@@ -197,13 +265,16 @@ async fn collect(mut frames: Box<dyn Frames>, number: u64) -> Result<Vec<u8>> {
     }
     let mut answer = Vec::with_capacity(bytes + batch.len() * 5 + 16);
     write_array_len(&mut answer, 2);
-    if is_over {
-        write_nil(&mut answer);
-    } else {
-        write_uint(&mut answer, number);
-        running(|fragments| fragments.insert(number, frames));
-    }
+    write_bool(&mut answer, is_over);
     write_array_len(&mut answer, batch.len());
     batch.iter().for_each(|frame| write_bin(&mut answer, frame));
-    Ok(answer)
+    if !is_over {
+        // Its place is gone when it was cancelled meanwhile.
+        fragments(|fragments| {
+            if let Some(fragment) = fragments.get_mut(key) {
+                fragment.state = State::Waiting(frames);
+            }
+        });
+    }
+    Ok((answer, is_over))
 }

@@ -3,10 +3,12 @@
 //! A statement that touches a key or a few is compiled once and runs on the fiber it came in (`point`). Everything else
 //! crosses to the worker threads, which reach the cluster through `cluster`, `scans` and `fragments`.
 
+mod arguments;
 mod cluster;
 mod fragments;
 mod moments;
 mod point;
+mod running;
 mod scans;
 pub mod schema;
 
@@ -15,17 +17,18 @@ use crate::host::{Call, Deadline, door};
 use crate::node::{self, Node};
 use crate::router;
 use crate::storage;
+use arguments::Arguments;
 use catalog::{Setting, State};
 use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
+use running::{Running, outcome_of_unfinished};
 use sql::engine::Engine;
 use sql::front::bridge::{EngineQueries, QueryBounds};
-use sql::front::{Executor, Limits, PointPlan, StatementCache, is_simple, parse};
+use sql::front::{Executor, Limits, PointPlan, StatementCache, Within, is_simple, parse};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 /// Statements whose compiled form is kept on the tx thread, and the bytes of their texts.
 const STATEMENTS_MAX: usize = 4_096;
@@ -49,7 +52,7 @@ impl Sql {
         let node = node::get()?;
         Ok(SQL.get_or_init(|| {
             let engine = Arc::new(Engine::new(POOL_BYTES));
-            let bounds = Arc::new(QueryBounds { rows_max: AtomicUsize::new(0), memory_bytes_max: AtomicUsize::new(0) });
+            let bounds = Arc::new(QueryBounds::new(0, 0, 0));
             take_over_limits(&bounds, &node.state());
             let queries = EngineQueries { engine: Arc::clone(&engine), bounds: Arc::clone(&bounds) };
             // The settings bound results; what the executor would bound them to is above all settings.
@@ -69,6 +72,10 @@ thread_local! {
 /// Opens the doors.
 pub fn open() {
     door::register("picodata.sql", serve);
+    door::register("picodata.queries", running::serve_list);
+    door::register("picodata.cancel", running::serve_cancel);
+    door::register(running::LIST_DOOR, running::serve_peer_list);
+    door::register(running::CANCEL_DOOR, running::serve_peer_cancel);
     door::register(fragments::DOOR, fragments::serve);
     door::register(fragments::NEXT_DOOR, fragments::serve_next);
     door::register(fragments::CANCEL_DOOR, fragments::serve_cancel);
@@ -87,72 +94,7 @@ fn take_over_limits(bounds: &QueryBounds, state: &State) {
     let settings = &state.settings;
     bounds.rows_max.store(settings.count(Setting::SqlRowsMax), Ordering::Relaxed);
     bounds.memory_bytes_max.store(settings.count(Setting::SqlMemoryMaxMb) << 20, Ordering::Relaxed);
-}
-
-/// The arguments of `picodata.sql`.
-struct Arguments<'a> {
-    text: &'a str,
-    /// MessagePack of an array; empty when none was given.
-    params: &'a [u8],
-    timeout: Duration,
-}
-
-impl<'a> Arguments<'a> {
-    fn read(args: &'a [u8]) -> Result<Self> {
-        let usage = || Error::new(Code::Argument, "picodata.sql takes a text, an array of parameters and options");
-        let mut reader = Reader::new(args);
-        let count = reader.array_len()?;
-        if count == 0 || count > 3 {
-            return Err(usage());
-        }
-        let text = reader.str().map_err(|error| if error.message.contains("UTF-8") { error } else { usage() })?;
-        let params = if count > 1 { array_or_nil(&mut reader)? } else { &[] };
-        let timeout = if count > 2 { read_timeout(&mut reader)? } else { None };
-        Ok(Self { text, params, timeout: timeout.unwrap_or_else(default_timeout) })
-    }
-}
-
-fn array_or_nil<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
-    if reader.take_nil() {
-        return Ok(&[]);
-    }
-    match reader.peek()? {
-        0x90..=0x9f | 0xdc | 0xdd => reader.raw(),
-        // Lua sends an empty table as a map at times.
-        0x80 => reader.raw().map(|_| &[][..]),
-        _ => Err(Error::new(Code::Argument, "the parameters of picodata.sql are an array")),
-    }
-}
-
-fn read_timeout(reader: &mut Reader<'_>) -> Result<Option<Duration>> {
-    if reader.take_nil() || reader.peek()? == 0x90 {
-        return Ok(None);
-    }
-    let mut timeout = None;
-    for _ in 0..reader.map_len()? {
-        match reader.str()? {
-            "timeout" => {
-                let seconds = reader.number()?;
-                if !(seconds > 0.0 && seconds <= 86_400.0) {
-                    return Err(Error::new(
-                        Code::Argument,
-                        "timeout is a number of seconds, more than 0 and up to 86400",
-                    ));
-                }
-                timeout = Some(Duration::from_secs_f64(seconds));
-            }
-            other => {
-                return Err(Error::new(Code::Argument, format!("picodata.sql has no option \"{other}\""))
-                    .with_hint("it has: timeout"));
-            }
-        }
-    }
-    Ok(timeout)
-}
-
-fn default_timeout() -> Duration {
-    let seconds = schema::current().map_or(60, |schema| schema.state.settings.count(Setting::SqlTimeoutS) as u64);
-    Duration::from_secs(seconds)
+    bounds.places.resize(settings.count(Setting::SqlConcurrentMax));
 }
 
 /// `picodata.sql(text[, params[, opts]])`.
@@ -205,13 +147,20 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
         },
     };
     let (text, params): (Arc<str>, Arc<[Value]>) = (arguments.text.into(), params.into());
-    let until = deadline.instant();
-    let answer = bridge::run(deadline, async move {
-        let answer = sql.executor.execute(&sql.cluster, &text, &params, until).await?;
+    let within = Within {
+        deadline: deadline.instant(),
+        rows_max: arguments.rows_max,
+        memory_bytes_max: arguments.memory_bytes_max,
+        began_writing: Arc::default(),
+    };
+    let began_writing = Arc::clone(&within.began_writing);
+    let (_running, work) = Running::of(arguments.text, within.deadline, async move {
+        let answer = sql.executor.execute(&sql.cluster, &text, &params, &within).await?;
         let mut out = Vec::new();
         answer.write(&mut out);
         Ok(out)
-    })?;
+    });
+    let answer = bridge::run(deadline, work).map_err(|error| outcome_of_unfinished(error, &began_writing))?;
     // Part of it may have been read here, of rows that could be lost yet.
     storage::get()?.settle_all()?;
     Ok(answer)

@@ -32,6 +32,11 @@ fn shared<T>(f: impl FnOnce(&mut HashMap<QueryKey, Kept>) -> T) -> T {
     f(SHARED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
+/// How many moments of queries with several parts are kept here.
+pub fn count() -> usize {
+    shared(|moments| moments.len())
+}
+
 /// A number for a query that no earlier life of this process has given.
 pub fn next_query() -> u64 {
     if LAST_QUERY.load(Ordering::Relaxed) == 0 {

@@ -33,6 +33,11 @@ pub async fn open(request: ScanRequest, moment: Arc<cluster::Moment>) -> Result<
     Ok(Box::new(OpenScan { number, first, yields, _moment: moment }))
 }
 
+/// How many scans are open here.
+pub fn count() -> usize {
+    CURSORS.with_borrow(HashMap::len)
+}
+
 fn keep(cursor: ScanCursor) -> u64 {
     let number = LAST.get() + 1;
     LAST.set(number);

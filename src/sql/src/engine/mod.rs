@@ -8,6 +8,7 @@
 //! Everything here needs a deep stack and takes its time: it runs on the threads of `runtime`, never on a fiber.
 
 mod codec;
+mod dates;
 mod decode;
 mod depth;
 pub mod encode;
@@ -17,6 +18,7 @@ mod fragment;
 mod frames;
 mod functions;
 mod gather;
+mod join_keys;
 mod meaning;
 mod memory;
 mod moments;

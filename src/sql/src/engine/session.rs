@@ -1,8 +1,10 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
+use super::dates;
 use super::errors::translate;
 use super::functions::arithmetic::Operators;
 use super::functions::{aggregates, scalars};
+use super::join_keys;
 use super::meaning;
 use super::memory::QueryPool;
 use super::provider::Names;
@@ -16,6 +18,8 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, SqlToRel};
@@ -47,6 +51,13 @@ fn config() -> SessionConfig {
     config
 }
 
+/// The engine's rules but for the one that pushes filters down once more, in the physical plan: it finds columns by their names,
+/// and took those of one side of a join for those of the other. The logical plan has its filters where they belong.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let rules = PhysicalOptimizer::new().rules.into_iter();
+    rules.filter(|rule| !rule.name().starts_with("FilterPushdown")).collect()
+}
+
 fn parser_options() -> ParserOptions {
     ParserOptions {
         parse_float_as_decimal: true,
@@ -65,6 +76,7 @@ impl Session {
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().unwrap_or_default();
         let mut builder = SessionStateBuilder::new().with_config(config()).with_default_features();
+        builder = builder.with_physical_optimizer_rules(physical_rules());
         builder.scalar_functions().get_or_insert_default().extend(scalars());
         builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.
@@ -87,7 +99,8 @@ impl Session {
 
     /// Optimised, for one place.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = self.state.optimize(plan).map_err(translate)?;
+        let optimised = self.state.optimize(plan).and_then(dates::compared_as_dates);
+        let plan = optimised.and_then(join_keys::as_columns).map_err(translate)?;
         self.state.query_planner().create_physical_plan(&plan, &self.state).await.map_err(translate)
     }
 

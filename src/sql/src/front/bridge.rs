@@ -1,5 +1,6 @@
 //! The query engine as the front asks for it. The only file of the front that knows the engine.
 
+use super::places::Places;
 use super::queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 use crate::cluster::Cluster;
 use crate::engine::{Engine, Limits, QueryInput, QueryOutput, encode};
@@ -14,6 +15,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct QueryBounds {
     pub rows_max: AtomicUsize,
     pub memory_bytes_max: AtomicUsize,
+    /// How many queries run at the same time.
+    pub places: Places,
+}
+
+impl QueryBounds {
+    /// Memory in bytes, of one query on one instance.
+    pub fn new(rows_max: usize, memory_bytes_max: usize, concurrent_max: usize) -> Self {
+        Self {
+            rows_max: rows_max.into(),
+            memory_bytes_max: memory_bytes_max.into(),
+            places: Places::new(concurrent_max),
+        }
+    }
 }
 
 /// The engine with bounds on each query.
@@ -27,7 +41,7 @@ impl EngineQueries {
     fn input(&self, request: QueryRequest) -> QueryInput {
         let limits = Limits {
             rows_max: request.rows_max.min(self.bounds.rows_max.load(Ordering::Relaxed)),
-            memory_bytes_max: self.bounds.memory_bytes_max.load(Ordering::Relaxed),
+            memory_bytes_max: request.memory_bytes_max.min(self.bounds.memory_bytes_max.load(Ordering::Relaxed)),
             deadline: request.deadline,
         };
         QueryInput { query: *request.query, params: Vec::new(), limits }
@@ -37,11 +51,13 @@ impl EngineQueries {
 #[async_trait]
 impl QueryEngine for EngineQueries {
     async fn query(&self, cluster: &Arc<dyn Cluster>, request: QueryRequest) -> Result<Box<dyn RowStream>> {
+        let _place = self.bounds.places.take(request.deadline).await?;
         let output = self.engine.query(cluster.clone(), self.input(request)).await?;
         Ok(Box::new(Batches::new(output)))
     }
 
     async fn explain(&self, cluster: &Arc<dyn Cluster>, request: QueryRequest, analyze: bool) -> Result<Vec<String>> {
+        let _place = self.bounds.places.take(request.deadline).await?;
         let input = self.input(request);
         if analyze {
             self.engine.explain_analyze(cluster.clone(), input).await

@@ -51,6 +51,26 @@ impl Default for Limits {
     }
 }
 
+/// What one call allows its statement, within what the limits and settings allow all of them.
+#[derive(Clone, Debug)]
+pub struct Within {
+    /// The answer has to be there by then.
+    pub deadline: Instant,
+    /// Rows of the result.
+    pub rows_max: usize,
+    /// Memory of each of its queries on each instance.
+    pub memory_bytes_max: usize,
+    /// Set when it begins to write: from then on, whoever stops waiting does not know what was done.
+    pub began_writing: Arc<AtomicBool>,
+}
+
+impl Within {
+    /// No other bound than a deadline.
+    pub fn until(deadline: Instant) -> Self {
+        Self { deadline, rows_max: usize::MAX, memory_bytes_max: usize::MAX, began_writing: Arc::default() }
+    }
+}
+
 /// What a statement came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -140,13 +160,14 @@ impl Executor {
         cluster: &Arc<dyn Cluster>,
         text: &str,
         params: &[Value],
-        deadline: Instant,
+        within: &Within,
     ) -> Result<Answer> {
+        let deadline = within.deadline;
         let parsed = self.parsed(text)?;
         if parsed.params_count != params.len() {
             return Err(wrong_count(parsed.params_count, params.len()));
         }
-        let run = Execution { executor: self, cluster, text, params, deadline, began_writing: AtomicBool::new(false) };
+        let run = Execution { executor: self, cluster, text, params, within, deadline };
         let (mut attempt, mut has_caught_up) = (0, false);
         loop {
             match run.statement(&parsed.statement).await {
@@ -155,7 +176,9 @@ impl Executor {
                     cluster.wait_for_change(attempt, deadline).await?;
                 }
                 Err(error)
-                    if is_about_names(error.code) && !has_caught_up && !run.began_writing.load(Ordering::Relaxed) =>
+                    if is_about_names(error.code)
+                        && !has_caught_up
+                        && !within.began_writing.load(Ordering::Relaxed) =>
                 {
                     has_caught_up = true;
                     cluster.catch_up(deadline).await?;
@@ -191,8 +214,8 @@ struct Execution<'a> {
     cluster: &'a Arc<dyn Cluster>,
     text: &'a str,
     params: &'a [Value],
+    within: &'a Within,
     deadline: Instant,
-    began_writing: AtomicBool,
 }
 
 impl Execution<'_> {
@@ -201,12 +224,14 @@ impl Execution<'_> {
             Statement::Query(query) => self.rows(self.bound(query).await?).await,
             Statement::Explain { analyze, statement } => self.explain(statement, *analyze).await,
             Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
-                let Changed { count, returned } = self.changer(statement).run(statement, &self.began_writing).await?;
+                let Changed { count, returned } =
+                    self.changer(statement).run(statement, &self.within.began_writing).await?;
                 Ok(returned.map_or(Answer::Count(count), Answer::Rows))
             }
             Statement::Schema(schema) => self.schema(schema).await,
             Statement::Transaction(statements) => {
                 // Nothing of it can be tried again unseen: names are looked up before anything is sent.
+                self.within.began_writing.store(true, Ordering::Relaxed);
                 let run = transaction::run(statements, self.params, self.cluster, self.deadline);
                 run.await.map(Answer::Transaction)
             }
@@ -224,7 +249,12 @@ impl Execution<'_> {
     }
 
     fn input(&self, query: Box<Query>) -> QueryRequest {
-        QueryRequest { query, rows_max: self.executor.limits.result_rows_max, deadline: self.deadline }
+        QueryRequest {
+            query,
+            rows_max: self.executor.limits.result_rows_max.min(self.within.rows_max),
+            memory_bytes_max: self.within.memory_bytes_max,
+            deadline: self.deadline,
+        }
     }
 
     fn changer(&self, statement: &Statement) -> Changer<'_> {
@@ -237,6 +267,7 @@ impl Execution<'_> {
             text: self.text,
             params: self.params,
             limits: self.executor.limits.change,
+            memory_bytes_max: self.within.memory_bytes_max,
             deadline: self.deadline,
         }
     }
@@ -275,6 +306,7 @@ impl Execution<'_> {
             None => self.deadline,
         };
         let view = self.view(&schema.action).await?;
+        self.within.began_writing.store(true, Ordering::Relaxed);
         schema_change::run(&schema.action, view, self.text, self.cluster, deadline).await?;
         Ok(Answer::Count(0))
     }

@@ -1,6 +1,6 @@
 //! What the executor asks of the engine and of the cluster, with an engine that answers from a script.
 
-use super::execute::{Answer, Executor, Limits};
+use super::execute::{Answer, Executor, Limits, Within};
 use super::queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 use crate::cluster::Cluster;
 use crate::testing::MemoryCluster;
@@ -86,7 +86,12 @@ impl Session {
     }
 
     fn run(&self, text: &str, params: &[Value]) -> Result<Answer> {
-        block_on(self.executor.execute(&self.cluster, text, params, Instant::now() + Duration::from_secs(60)))
+        block_on(self.executor.execute(
+            &self.cluster,
+            text,
+            params,
+            &Within::until(Instant::now() + Duration::from_secs(60)),
+        ))
     }
 
     fn ok(&self, text: &str) -> Answer {
@@ -222,7 +227,8 @@ fn what_did_nothing_is_begun_again_until_the_deadline() {
         assert_eq!(session.asked().len(), 1, "{code:?}");
     }
     session.fail(Code::NoMaster);
-    let late = block_on(session.executor.execute(&session.cluster, "SELECT a FROM u", &[], Instant::now()));
+    let late =
+        block_on(session.executor.execute(&session.cluster, "SELECT a FROM u", &[], &Within::until(Instant::now())));
     assert_eq!(late.expect_err("no time is left").code, Code::NoMaster);
     assert_eq!(session.asked().len(), 1);
 }
@@ -279,5 +285,5 @@ fn answers_are_messagepack() {
 fn executions_may_move_between_threads() {
     fn is_send<T: Send>(_: &T) {}
     let session = Session::new();
-    is_send(&session.executor.execute(&session.cluster, "SELECT 1", &[], Instant::now()));
+    is_send(&session.executor.execute(&session.cluster, "SELECT 1", &[], &Within::until(Instant::now())));
 }

@@ -23,6 +23,7 @@ mod numbers;
 pub mod params;
 pub mod parse;
 mod parse_change;
+pub mod places;
 pub mod point;
 pub mod position;
 mod program;
@@ -35,7 +36,7 @@ pub mod types;
 mod views;
 
 pub use cache::StatementCache;
-pub use execute::{Answer, Executor, Limits, RowSet};
+pub use execute::{Answer, Executor, Limits, RowSet, Within};
 pub use parse::{Parsed, parse, parse_with};
 pub use point::PointPlan;
 pub use queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};

@@ -16,6 +16,8 @@ pub struct QueryRequest {
     pub query: Box<Query>,
     /// More rows than these are an error, `LimitExceeded`.
     pub rows_max: usize,
+    /// Memory that it may take on each instance; more is `LimitExceeded`.
+    pub memory_bytes_max: usize,
     /// The answer has to be complete by then.
     pub deadline: Instant,
 }

@@ -4,12 +4,13 @@ use super::{FragmentRunner, MemoryCluster, point};
 use crate::cluster::{Cluster, Frames};
 use crate::engine::Engine;
 use crate::front::bridge::{EngineQueries, QueryBounds};
-use crate::front::{Answer, Executor, Limits};
+use crate::front::{Answer, Executor, Limits, Within};
 use model::{Result, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const MEMORY_BYTES_MAX: usize = 512 << 20;
+const QUERIES_MAX: usize = 16;
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Session {
@@ -34,7 +35,7 @@ impl Session {
             })
         };
         let cluster = MemoryCluster::new(replicasets).with_runner(runner);
-        let bounds = QueryBounds { rows_max: usize::MAX.into(), memory_bytes_max: MEMORY_BYTES_MAX.into() };
+        let bounds = QueryBounds::new(usize::MAX, MEMORY_BYTES_MAX, QUERIES_MAX);
         let queries = EngineQueries { engine, bounds: Arc::new(bounds) };
         let nodes = (0..replicasets).map(|at| cluster.node(at)).collect();
         Session { nodes, cluster, executor: Executor::new(Arc::new(queries), Limits::default()), point_path }
@@ -51,6 +52,7 @@ impl Session {
         {
             return Ok(answer);
         }
-        self.executor.execute(&self.nodes[number % self.nodes.len()], text, &params, deadline).await
+        let within = Within::until(deadline);
+        self.executor.execute(&self.nodes[number % self.nodes.len()], text, &params, &within).await
     }
 }

@@ -65,7 +65,7 @@ pub struct Store {
 impl Store {
     /// Adds a row whose values are already coerced.
     ///
-    /// Errors: `DuplicateKey` when the primary key is there.
+    /// Errors: `DuplicateKey` when the primary key, or that of a unique index, is there.
     pub fn insert(&mut self, table: &Table, bucket: BucketId, row: Vec<Value>) -> Result<()> {
         table.check_row(&Row(&row))?;
         let stored = Stored { bucket, tuple: encode(table, bucket, &row), row };
@@ -75,10 +75,24 @@ impl Store {
                 Err(Error::new(Code::DuplicateKey, message))
             }
             Err(at) => {
+                self.check_unique(table, &stored.row)?;
                 self.tables.entry(table.id).or_default().insert(at, stored);
                 Ok(())
             }
         }
+    }
+
+    fn check_unique(&self, table: &Table, row: &[Value]) -> Result<()> {
+        let rows = self.tables.get(&table.id).map_or(&[][..], Vec::as_slice);
+        for index in table.indexes.iter().filter(|index| index.unique) {
+            let is_apart = index.columns.iter().any(|at| row[*at].is_null());
+            let is_same = |other: &Stored| index.columns.iter().all(|at| other.row[*at] == row[*at]);
+            if !is_apart && rows.iter().any(is_same) {
+                let message = format!("table \"{}\" already has a row with this key of \"{}\"", table.name, index.name);
+                return Err(Error::new(Code::DuplicateKey, message));
+            }
+        }
+        Ok(())
     }
 
     /// Checks all rows of a table against its definition.

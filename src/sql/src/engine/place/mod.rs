@@ -19,11 +19,12 @@
 mod aggregate;
 mod join;
 mod keys;
+mod windows;
 
 use super::gather::{GatherExec, Target};
 use super::scan::ScanExec;
 use crate::cluster::{BucketRange, Schema};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -64,8 +65,18 @@ pub fn place(
     options: PlaceOptions,
 ) -> DfResult<Arc<dyn ExecutionPlan>> {
     let mut placer = Placer { schema, options, shipped: 0 };
-    let placed = placer.place(plan)?;
+    let placed = placer.place(yielding(plan)?)?;
     placer.at_router(placed)
+}
+
+/// The plan with joins that look up now and then. The engine sees to it that leaves do; a join makes many rows of the few that it
+/// has read, and a query that was cancelled would go on with them.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let wrapped = plan.transform_up(|node| match join::is_join(&*node) {
+        true => Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>)),
+        false => Ok(Transformed::no(node)),
+    })?;
+    Ok(wrapped.data)
 }
 
 struct Placer<'a> {
@@ -142,6 +153,10 @@ impl Placer<'_> {
         input: Arc<dyn ExecutionPlan>,
         spread: Spread,
     ) -> DfResult<Placed> {
+        if plan.is::<CooperativeExec>() && join::is_join(&*input) {
+            // Part of the join, also when that is cut.
+            return Ok(Placed { plan: rebuild(plan, vec![input])?, place: Place::Storages(spread) });
+        }
         if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
             let keys = keys::through_projection(&spread.keys, projection);
             let projected = rebuild(plan.clone(), vec![input.clone()])?;
@@ -390,5 +405,6 @@ fn unite(mut plans: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPl
 }
 
 fn rebuild(plan: Arc<dyn ExecutionPlan>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-    plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    let plan = plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
+    windows::in_order(plan)
 }

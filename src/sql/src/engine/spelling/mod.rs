@@ -13,12 +13,14 @@
 //! | `t AS u (x)` with fewer names than columns   | the other columns keep theirs                |
 //! | `OVER (w ORDER BY a)`                        | with what the window w says                  |
 //! | `RIGHT JOIN`, `FULL JOIN` with USING         | LEFT JOIN; ON, and COALESCE of the columns   |
+//! | `*` over USING and NATURAL joins of tables    | the columns, in the standard's order         |
 //! | `INTERVAL '1-2' YEAR TO MONTH` and the like  | `INTERVAL '1 years 2 months'`                |
 //! | `1e3`, `U&'\0061'`                           | an exact decimal, a plain text               |
 //! | CURRENT_TIMESTAMP and its kin                | the moment at which the statement is planned |
 
 mod interval;
 mod joins;
+mod wildcards;
 
 use crate::cluster::Schema;
 use crate::front::parse::fold;
@@ -38,7 +40,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn respell(query: &mut Query, schema: &dyn Schema) -> Result<()> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-    walk::change(query, &mut Speller { schema, names: 0, now_us })
+    walk::change(query, &mut Speller { schema, names: 0, now_us, tables_of_with: Vec::new() })
 }
 
 struct Speller<'a> {
@@ -47,6 +49,8 @@ struct Speller<'a> {
     names: usize,
     /// The statement's moment, in microseconds since 1970-01-01 UTC.
     now_us: i64,
+    /// The names that the WITH clauses of the queries around define, a list for each query.
+    tables_of_with: Vec<Vec<String>>,
 }
 
 impl walk::Change for Speller<'_> {
@@ -57,9 +61,17 @@ impl walk::Change for Speller<'_> {
         if matches!(&*query.body, SetExpr::SetOperation { .. }) {
             self.rename_operands(&mut query.body, true);
         }
+        let mut names = Vec::new();
         if let Some(with) = &mut query.with {
             with.cte_tables.iter_mut().for_each(|cte| name_outputs(&mut cte.query));
+            names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
         }
+        self.tables_of_with.push(names);
+        Ok(())
+    }
+
+    fn leave_query(&mut self, _: &mut Query) -> Result<()> {
+        self.tables_of_with.pop();
         Ok(())
     }
 
@@ -69,6 +81,8 @@ impl walk::Change for Speller<'_> {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));
         }
         inherit_windows(select)?;
+        let is_defined = |name: &str| self.tables_of_with.iter().flatten().any(|known| known == name);
+        wildcards::spell_out(select, self.schema, is_defined);
         self.tell_outputs_apart(select);
         Ok(())
     }

@@ -4,12 +4,21 @@ use super::free::{free, subquery_of};
 use super::push::counts;
 use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 
 /// Whether an expression has a subquery at its own level.
 pub fn has_subquery(expr: &Expr) -> bool {
     expr.exists(|part| Ok(subquery_of(part).is_some())).unwrap_or(true)
+}
+
+/// `x IN (subquery)` as a conjunct of WHERE, whose subquery looks at nothing outside: whatever it is made of, a semi join with
+/// it takes the rows for which it is true. Its own subqueries have to be taken apart before.
+pub fn stands_alone(expr: &Expr) -> Option<&InSubquery> {
+    let Expr::InSubquery(within) = expr else { return None };
+    let has_columns = !within.expr.column_refs().is_empty() && !has_subquery(&within.expr);
+    (has_columns && !within.negated && !is_correlated(&within.subquery.subquery)).then_some(within)
 }
 
 /// A conjunct of WHERE that becomes a semi join: EXISTS and IN over plain selections (not NOT IN of a constant:

@@ -32,7 +32,7 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Distinct, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, lit};
 use datafusion::scalar::ScalarValue;
 pub use free::free;
-use free::{lateral_of, subquery_of};
+use free::{lateral_of, subquery_of, with_subquery};
 use model::{Code, Error};
 use push::{Domain, Pushed};
 use std::sync::Arc;
@@ -124,9 +124,20 @@ impl Unnester {
 
     /// WHERE: conjuncts that the engine's semi joins get right are left to them.
     fn filter(&mut self, filter: Filter) -> DfResult<LogicalPlan> {
-        let (hard, easy): (Vec<Expr>, Vec<Expr>) = split_conjunction_owned(filter.predicate)
-            .into_iter()
-            .partition(|expr| easy::has_subquery(expr) && !easy::is_conjunct(expr));
+        let (mut hard, mut easy) = (Vec::new(), Vec::new());
+        for expr in split_conjunction_owned(filter.predicate) {
+            if let Some(within) = easy::stands_alone(&expr) {
+                let inner = self.plan(within.subquery.subquery.as_ref().clone())?;
+                let columns = column_exprs(&inner.schema().columns());
+                // The engine's rule wants a projection, which VALUES for one is not.
+                let inner = LogicalPlanBuilder::from(inner).project(columns)?.build()?;
+                easy.push(with_subquery(expr, inner));
+            } else if easy::has_subquery(&expr) && !easy::is_conjunct(&expr) {
+                hard.push(expr);
+            } else {
+                easy.push(expr);
+            }
+        }
         let mut input = filter.input.as_ref().clone();
         if let Some(easy) = conjunction(easy) {
             input = LogicalPlanBuilder::from(input).filter(easy)?.build()?;

@@ -1,18 +1,19 @@
-//! INSERT ... ON CONFLICT where it matters which rows are there: they are looked up by their keys first.
+//! INSERT ... ON CONFLICT where it matters which rows are there: they are looked up by their keys first (`arbiter`).
 //!
 //! A row that was not there is inserted as one that must still be absent, a row that was there is updated as one that
 //! must still be what was read; either way the storage answers `Conflict` when that no longer holds, and the statement
 //! looks again.
 
+use super::arbiter::Arbiter;
 use super::defaults::check_assigned;
 use super::literal_rows::{self, NUMBER};
 use super::select::{columns_read, computed_defaults, not_in_primary_key};
-use super::{Changer, coerced, key_bytes, null_violation, quoted};
+use super::{Changer, coerced, null_violation, quoted};
 use crate::cluster::RowChange;
 use crate::front::names::Names;
 use crate::front::params::substitute;
 use crate::front::statement::{Assignment, Name};
-use model::{Code, Error, Result, Table, Value};
+use model::{Error, Result, Table, Value};
 use sqlparser::ast::{BinaryOperator, Expr};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,13 +33,30 @@ struct Pair {
 }
 
 impl Changer<'_> {
-    /// DO NOTHING with RETURNING: changes for the rows that are not there yet.
-    pub(super) async fn insert_absent(&self, table: &Arc<Table>, rows: Vec<Vec<Value>>) -> Result<Vec<ChangedRow>> {
+    /// DO NOTHING: changes for the rows of whose keys none is there yet.
+    pub(super) async fn insert_absent(
+        &self,
+        table: &Arc<Table>,
+        arbiters: &[Arbiter],
+        rows: Vec<Vec<Value>>,
+    ) -> Result<Vec<ChangedRow>> {
+        let mut is_there = vec![false; rows.len()];
+        for arbiter in arbiters {
+            let found = self.rows_by(table, arbiter, &rows).await?;
+            is_there.iter_mut().zip(found).for_each(|(there, found)| *there |= found.is_some());
+        }
         let mut seen = HashSet::new();
-        let first: Vec<Vec<Value>> = rows.into_iter().filter(|row| seen.insert(key_bytes(table, row))).collect();
-        let found = self.rows_by_key(table, &first).await?;
-        let absent = first.into_iter().zip(found).filter(|(_, found)| found.is_none());
-        Ok(absent.map(|(row, _)| (RowChange::InsertAbsent { row: row.clone() }, row)).collect())
+        let mut is_first = |row: &[Value]| {
+            let keys = arbiters.iter().enumerate().filter_map(|(at, arbiter)| Some((at, arbiter.bytes(row)?)));
+            let keys: Vec<(usize, Vec<u8>)> = keys.collect();
+            let is_first = keys.iter().all(|key| !seen.contains(key));
+            if is_first {
+                seen.extend(keys);
+            }
+            is_first
+        };
+        let absent = rows.into_iter().zip(is_there).filter(|(row, there)| !there && is_first(row));
+        Ok(absent.map(|(row, _)| (insertion(arbiters, row.clone()), row)).collect())
     }
 
     /// DO UPDATE.
@@ -47,8 +65,8 @@ impl Changer<'_> {
         table: &Arc<Table>,
         names: &Names<'_>,
         qualifier: &str,
-        assignments: &[Assignment],
-        selection: Option<&Expr>,
+        arbiter: &Arbiter,
+        (assignments, selection): (&[Assignment], Option<&Expr>),
         rows: Vec<Vec<Value>>,
     ) -> Result<Vec<ChangedRow>> {
         let targets: Vec<Name> = assignments.iter().map(|(name, _)| name.clone()).collect();
@@ -56,12 +74,12 @@ impl Changer<'_> {
         not_in_primary_key(table, &set, &targets, self.text)?;
         let written = assignments.iter().zip(&set);
         check_assigned(table, written.filter(|((_, value), _)| value.is_some()).map(|(_, column)| *column))?;
-        each_key_once(table, &rows)?;
-        let found = self.rows_by_key(table, &rows).await?;
+        arbiter.check_each_once(&rows)?;
+        let found = self.rows_by(table, arbiter, &rows).await?;
         let (mut changed, mut pairs) = (Vec::new(), Vec::new());
         for (row, found) in rows.into_iter().zip(found) {
             match found {
-                None => changed.push((RowChange::InsertAbsent { row: row.clone() }, row)),
+                None => changed.push((insertion(std::slice::from_ref(arbiter), row.clone()), row)),
                 Some(old) => pairs.push(Pair { old, excluded: row }),
             }
         }
@@ -76,7 +94,14 @@ impl Changer<'_> {
             None => super::default_expression(table, *column),
         });
         let values: Vec<Expr> = values.collect();
-        let read = columns_read(table, values.iter().chain(selection.as_ref()));
+        let mut read = columns_read(table, values.iter().chain(selection.as_ref()));
+        if !arbiter.is_primary {
+            // A row that has another key by then is not the one that was found.
+            read.extend(&arbiter.columns);
+            read.retain(|at| !table.primary_key.contains(at));
+            read.sort_unstable();
+            read.dedup();
+        }
         for chunk in pairs.chunks(CHUNK_ROWS) {
             let mut new = self.new_values(table, qualifier, &values, selection.as_ref(), chunk).await?;
             for place in computed_defaults(table, assignments, &set) {
@@ -118,21 +143,15 @@ impl Changer<'_> {
         };
         self.rows(query, width).await?.into_iter().map(split).collect()
     }
-
-    /// For each row the one with the same primary key in the table.
-    async fn rows_by_key(&self, table: &Arc<Table>, rows: &[Vec<Value>]) -> Result<Vec<Option<Vec<Value>>>> {
-        let key = |row: &Vec<Value>| table.primary_key.iter().map(|at| row[*at].clone()).collect();
-        self.cluster.rows(table, rows.iter().map(key).collect(), self.deadline).await
-    }
 }
 
-fn each_key_once(table: &Table, rows: &[Vec<Value>]) -> Result<()> {
-    let mut seen = HashSet::new();
-    if rows.iter().all(|row| seen.insert(key_bytes(table, row))) {
-        return Ok(());
+/// How a row is inserted that was not found: as one that must still be absent when the primary key is what was looked for.
+/// Else its primary key may be there, which is no conflict that the statement speaks of.
+fn insertion(arbiters: &[Arbiter], row: Vec<Value>) -> RowChange {
+    match arbiters.iter().any(|arbiter| arbiter.is_primary) {
+        true => RowChange::InsertAbsent { row },
+        false => RowChange::Insert { row },
     }
-    let message = "ON CONFLICT DO UPDATE can not change a row twice: two of the rows have the same primary key";
-    Err(Error::new(Code::InvalidStatement, message).with_hint("insert each key once"))
 }
 
 fn updated(table: &Table, old: &[Value], set: &[usize], read: &[usize], new: Vec<Value>) -> Result<ChangedRow> {

@@ -1,5 +1,6 @@
 //! INSERT: where its rows come from, and how they are made complete.
 
+use super::arbiter::Arbiter;
 use super::returning::Returning;
 use super::{Changer, Plan};
 use crate::cluster::{RowChange, Schema};
@@ -7,7 +8,6 @@ use crate::front::literal;
 use crate::front::names::Names;
 use crate::front::numbers;
 use crate::front::params::substitute;
-use crate::front::point::targets_primary_key;
 use crate::front::statement::{Insert, InsertSource, OnConflict};
 use model::{Code, Error, Result, Table, Value};
 use sqlparser::ast::{Expr, Query, SetExpr};
@@ -54,13 +54,19 @@ impl Changer<'_> {
             }
         };
         let rows = self.complete(&table, &inserted.columns, given).await?;
+        let arbiters = arbiters(insert, &table, &Names { schema: &*schema, text: self.text })?;
+        let looks_for_keys = arbiters.iter().any(|arbiter| !arbiter.is_primary);
         let changed = match &insert.on_conflict {
             OnConflict::Update { assignments, selection } => {
                 let names = Names { schema: &*schema, text: self.text };
-                self.update_or_insert(&table, &names, &qualifier, assignments, selection.as_deref(), rows).await?
+                let [arbiter] = &arbiters[..] else { return Err(Error::internal("DO UPDATE of several keys")) };
+                let update = (&assignments[..], selection.as_deref());
+                self.update_or_insert(&table, &names, &qualifier, arbiter, update, rows).await?
             }
             // Only what was inserted is returned, so it has to be known before.
-            OnConflict::Skip if returning.is_some() => self.insert_absent(&table, rows).await?,
+            OnConflict::Skip if returning.is_some() || looks_for_keys => {
+                self.insert_absent(&table, &arbiters, rows).await?
+            }
             other => rows.into_iter().map(|row| (plain_change(other, row.clone()), row)).collect(),
         };
         let (changes, rows): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
@@ -68,18 +74,13 @@ impl Changer<'_> {
             Some(returning) => Some(self.returned(&returning, &rows).await?),
             None => None,
         };
-        Ok(Plan { table, changes, returned })
+        Ok(Plan { table, changes, returned, looked_for_keys: looks_for_keys })
     }
 
     pub(in crate::front) fn inserted(&self, insert: &Insert, schema: &dyn Schema) -> Result<Inserted> {
         let names = Names { schema, text: self.text };
         let table = names.table(&insert.table)?;
-        if !targets_primary_key(&table, insert.conflict_target.as_deref()) {
-            return Err(Error::new(
-                Code::Unsupported,
-                "ON CONFLICT of columns that are not the primary key is not supported",
-            ));
-        }
+        arbiters(insert, &table, &names)?;
         let mut columns = match &insert.columns {
             Some(names_of_columns) => names.columns(&table, names_of_columns)?,
             None => table.visible().collect(),
@@ -128,6 +129,22 @@ impl Changer<'_> {
             values.rows.push(parens);
         }
         Ok(InsertRows::Query { query, defaults })
+    }
+}
+
+/// The keys that ON CONFLICT is about.
+///
+/// Errors: `NoSuchColumn`, `InvalidStatement`; `Unsupported` for DO REPLACE of a key that is not the primary one.
+fn arbiters(insert: &Insert, table: &Table, names: &Names<'_>) -> Result<Vec<Arbiter>> {
+    let named = insert.conflict_target.as_deref().map(|target| Arbiter::named(table, names, target)).transpose()?;
+    match (&insert.on_conflict, named) {
+        (OnConflict::Replace, Some(Arbiter { is_primary: false, .. })) => {
+            let message = "ON CONFLICT DO REPLACE of a key that is not the primary one is not supported";
+            Err(Error::new(Code::Unsupported, message).with_hint("use DO UPDATE"))
+        }
+        (OnConflict::Fail | OnConflict::Replace, _) => Ok(Vec::new()),
+        (_, Some(named)) => Ok(vec![named]),
+        (_, None) => Ok(Arbiter::all(table)),
     }
 }
 

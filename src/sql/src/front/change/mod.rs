@@ -6,6 +6,7 @@
 //! a statement never sees its own changes, and what RETURNING shows is computed before anything is written, so that an
 //! error in it leaves nothing behind.
 
+mod arbiter;
 mod conflict;
 mod defaults;
 mod insert;
@@ -46,6 +47,9 @@ impl Default for ChangeLimits {
     }
 }
 
+/// How often a statement looks again for keys that were there after all.
+const DUPLICATES_MAX: u32 = 3;
+
 /// One execution of a statement that changes rows.
 pub struct Changer<'a> {
     pub engine: &'a dyn QueryEngine,
@@ -58,6 +62,8 @@ pub struct Changer<'a> {
     pub now_us: i64,
     /// Whether INSERT says OVERRIDING SYSTEM VALUE.
     pub overrides: bool,
+    /// Memory that each query of it may take on each instance.
+    pub memory_bytes_max: usize,
 }
 
 /// What a statement did.
@@ -73,6 +79,8 @@ struct Plan {
     table: Arc<Table>,
     changes: Vec<RowChange>,
     returned: Option<RowSet>,
+    /// Whether rows with the keys of those to insert were looked for, in unique indexes too.
+    looked_for_keys: bool,
 }
 
 impl Changer<'_> {
@@ -88,6 +96,10 @@ impl Changer<'_> {
             began_writing.store(true, Ordering::Relaxed);
             match self.write(&plan.table, plan.changes).await {
                 Err(error) if error.code == Code::Conflict && attempt < self.limits.retries_max => attempt += 1,
+                // Another row may have got the key since it was looked for.
+                Err(error) if error.code == Code::DuplicateKey && plan.looked_for_keys && attempt < DUPLICATES_MAX => {
+                    attempt += 1;
+                }
                 result => return result.map(|count| Changed { count, returned: plan.returned }),
             }
         }
@@ -101,13 +113,19 @@ impl Changer<'_> {
         }
     }
 
+    fn request(&self, query: Box<Query>) -> QueryRequest {
+        QueryRequest {
+            query,
+            rows_max: self.limits.rows_max,
+            memory_bytes_max: self.memory_bytes_max,
+            deadline: self.deadline,
+        }
+    }
+
     /// All rows of a query of `width` columns.
     async fn rows(&self, mut query: Box<Query>, width: usize) -> Result<Vec<Vec<Value>>> {
         views::expand(&mut query, &*self.cluster.schema())?;
-        let mut stream = self
-            .engine
-            .query(self.cluster, QueryRequest { query, rows_max: self.limits.rows_max, deadline: self.deadline })
-            .await?;
+        let mut stream = self.engine.query(self.cluster, self.request(query)).await?;
         let found = stream.columns().len();
         if found != width {
             let message = format!("the query has {found} columns, {width} are needed");
@@ -146,13 +164,6 @@ impl Changer<'_> {
             is_first = false;
         }
     }
-}
-
-/// The primary key of a row, as bytes that are equal for equal keys.
-fn key_bytes(table: &Table, row: &[Value]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.primary_key.iter().for_each(|at| row[*at].write_stored(&mut bytes));
-    bytes
 }
 
 fn coerced(table: &Table, column: usize, value: Value) -> Result<Value> {

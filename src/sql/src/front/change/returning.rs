@@ -10,7 +10,7 @@ use crate::front::execute::RowSet;
 use crate::front::params::substitute;
 use crate::front::parse::fold;
 use crate::front::point::shown_type;
-use crate::front::queries::{QueryRequest, ResultColumn};
+use crate::front::queries::ResultColumn;
 use crate::front::views;
 use model::{Code, Error, Result, Table, Value};
 use sqlparser::ast::{Expr, ObjectNamePart, SelectItem, SelectItemQualifiedWildcardKind};
@@ -168,7 +168,7 @@ impl Changer<'_> {
             literal_rows::relation(&returning.table, &returning.qualifier, rows.iter().map(|row| row.as_slice()))?;
         let mut query = query_of_items(returning.items(), vec![relation], None)?;
         views::expand(&mut query, &*self.cluster.schema())?;
-        let request = QueryRequest { query, rows_max: self.limits.rows_max, deadline: self.deadline };
+        let request = self.request(query);
         let mut stream = self.engine.query(self.cluster, request).await?;
         if set.columns.is_empty() {
             let columns = stream.columns().iter().zip(&returning.outputs);

@@ -95,7 +95,7 @@ impl Changer<'_> {
             Some(returning) => Some(self.returned(returning, &after).await?),
             None => None,
         };
-        Ok(Plan { table: selected.table, changes, returned })
+        Ok(Plan { table: selected.table, changes, returned, looked_for_keys: false })
     }
 
     /// The query that finds what an UPDATE or a DELETE changes.
@@ -131,7 +131,7 @@ impl Changer<'_> {
         }
         let column = |at: &usize| super::literal_rows::column(&qualifier.text, &table.columns[*at].name);
         let items = table.primary_key.iter().chain(&read).map(column).chain(values);
-        let mut from = vec![target(&table, parts.alias)?];
+        let mut from = vec![target(&table, parts.alias.map(|alias| alias.text.as_str()))?];
         for other in parts.others {
             let mut other = other.clone();
             substitute(&mut other, self.params);
@@ -233,13 +233,12 @@ pub(super) fn columns_read<'e>(table: &Table, exprs: impl Iterator<Item = &'e Ex
 }
 
 /// The changed table as it stands in FROM.
-fn target(table: &Table, alias: Option<&Name>) -> Result<TableWithJoins> {
+pub(super) fn target<'a>(table: &'a Table, mut alias: Option<&'a str>) -> Result<TableWithJoins> {
     let query = template("SELECT 1 FROM t")?;
     let SetExpr::Select(select) = *query.body else { return Err(Error::internal("a template is no SELECT")) };
     let mut from = select.from.into_iter().next().ok_or_else(|| Error::internal("a template has no FROM"))?;
     if let TableFactor::Table { name, alias: known_as, .. } = &mut from.relation {
         let mut parts = vec![ObjectNamePart::Identifier(quoted(&table.name))];
-        let mut alias = alias.map(|alias| alias.text.as_str());
         if !table.is_all_visible() {
             parts.insert(0, ObjectNamePart::Identifier(quoted(WHOLE_TABLE)));
             alias = alias.or(Some(&table.name));

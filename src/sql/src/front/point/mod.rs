@@ -14,7 +14,7 @@ mod tests;
 pub use bind::{BoundPlan, Outcome};
 pub use exact::{Exact, write_exact};
 pub use recognise::recognise;
-pub(super) use recognise::{shown_type, targets_primary_key};
+pub(super) use recognise::shown_type;
 
 use crud::request::Projection;
 use crud::wire::Verb;

@@ -331,7 +331,11 @@ fn insert(insert: &Insert, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> 
             return None;
         }
     }
-    if !targets_primary_key(&table, insert.conflict_target.as_deref()) || values.len() > ROWS_MAX {
+    let is_about_key = targets_primary_key(&table, insert.conflict_target.as_deref());
+    // Without a target, DO NOTHING is about all unique keys.
+    let is_about_all = insert.conflict_target.is_none() && insert.on_conflict == OnConflict::Skip;
+    let has_others = table.indexes.iter().any(|index| index.unique);
+    if !is_about_key || is_about_all && has_others || values.len() > ROWS_MAX {
         return None;
     }
     let mut rows = Vec::with_capacity(values.len());
@@ -355,7 +359,7 @@ fn insert(insert: &Insert, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> 
 }
 
 /// Whether ON CONFLICT names no columns or just those of the primary key.
-pub(crate) fn targets_primary_key(table: &Table, target: Option<&[Name]>) -> bool {
+fn targets_primary_key(table: &Table, target: Option<&[Name]>) -> bool {
     let Some(target) = target else { return true };
     let positions: Vec<Option<usize>> = target.iter().map(|name| table.column_position(&name.text)).collect();
     let is_key = |position: &Option<usize>| position.is_some_and(|p| table.primary_key.contains(&p));

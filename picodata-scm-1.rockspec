@@ -9,6 +9,8 @@ description = {
     license = 'BSD-2-Clause',
 }
 dependencies = {'lua == 5.1'}
+-- The command runs in Tarantool, not in the Lua that luarocks would wrap it in.
+deploy = {wrap_bin_scripts = false}
 build = {
     type = 'make',
     build_target = 'build',

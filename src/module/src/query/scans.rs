@@ -25,12 +25,12 @@ thread_local! {
 pub async fn open(request: ScanRequest, moment: Arc<cluster::Moment>) -> Result<Box<dyn Scan>> {
     let yields = request.table.engine == Engine::Vinyl;
     let of = Arc::clone(&moment);
-    let (first, number) = match yields {
+    let (first, kept) = match yields {
         // Reading may wait for the disk, and rows change meanwhile.
-        true => bridge::on_tx(move || open_watched(&request, &of).map(|number| (None, Some(number)))).await?,
+        true => bridge::on_tx(move || open_watched(&request, &of).map(|kept| (None, Some(kept)))).await?,
         false => bridge::on_tx(move || open_and_read(&request, &of)).await?,
     };
-    Ok(Box::new(OpenScan { number, first, yields, _moment: moment }))
+    Ok(Box::new(OpenScan { kept, first, yields, _moment: moment }))
 }
 
 /// How many scans are open here.
@@ -38,11 +38,22 @@ pub fn count() -> usize {
     CURSORS.with_borrow(HashMap::len)
 }
 
-fn keep(cursor: ScanCursor) -> u64 {
+/// The number of a cursor. Dropping it closes the cursor, on whatever thread that is: the worker that asked for a scan may
+/// have lost interest while it was opened, and then nobody else knows of it.
+struct Kept(u64);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let number = self.0;
+        inbox::post(move || close(number));
+    }
+}
+
+fn keep(cursor: ScanCursor) -> Kept {
     let number = LAST.get() + 1;
     LAST.set(number);
     CURSORS.with_borrow_mut(|cursors| cursors.insert(number, Some(cursor)));
-    number
+    Kept(number)
 }
 
 /// The moment as it is watched by now.
@@ -55,13 +66,13 @@ fn watch(moment: &cluster::Moment) -> Result<Rc<RefCell<Moment>>> {
     Ok(fresh)
 }
 
-fn open_watched(request: &ScanRequest, moment: &cluster::Moment) -> Result<u64> {
+fn open_watched(request: &ScanRequest, moment: &cluster::Moment) -> Result<Kept> {
     let watched = watch(moment)?;
     storage::get()?.open_scan(request, watched).map(keep)
 }
 
 /// Opens a scan of a table that does not yield, and reads its first slice. The number is None when that was all.
-fn open_and_read(request: &ScanRequest, moment: &cluster::Moment) -> Result<(Option<TupleBatch>, Option<u64>)> {
+fn open_and_read(request: &ScanRequest, moment: &cluster::Moment) -> Result<(Option<TupleBatch>, Option<Kept>)> {
     let storage = storage::get()?;
     let known = moments::watched(moment.number);
     let own = known.clone().unwrap_or_default();
@@ -80,7 +91,7 @@ pub fn end_moment(number: u64) {
 
 struct OpenScan {
     /// None when all is read.
-    number: Option<u64>,
+    kept: Option<Kept>,
     /// A slice that is read already.
     first: Option<TupleBatch>,
     /// Reading it may wait for the disk.
@@ -94,16 +105,18 @@ impl Scan for OpenScan {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        let Some(number) = self.number else { return Ok(None) };
+        let Some(number) = self.kept.as_ref().map(|kept| kept.0) else { return Ok(None) };
         let read = move || read(number);
         let answer = if self.yields { bridge::on_tx_fiber(read).await } else { bridge::on_tx(read).await };
         match answer {
             Ok((slice, has_more)) => {
-                self.number = has_more.then_some(number);
+                if !has_more {
+                    self.kept = None;
+                }
                 Ok(Some(slice))
             }
             Err(error) => {
-                self.number = None;
+                self.kept = None;
                 Err(error)
             }
         }
@@ -130,12 +143,4 @@ fn read(number: u64) -> Result<(TupleBatch, bool)> {
 fn close(number: u64) {
     let closed = CURSORS.with_borrow_mut(|cursors| cursors.remove(&number));
     drop(closed);
-}
-
-impl Drop for OpenScan {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            inbox::post(move || close(number));
-        }
-    }
 }

@@ -134,7 +134,7 @@ fn rows_that_do_not_fit_are_refused_before_anything_is_written() {
         ("INSERT INTO t (id, id) VALUES (1, 2)", Code::InvalidStatement),
         ("INSERT INTO t (id, nn) VALUES (1, 2)", Code::NoSuchColumn),
         ("INSERT INTO tt VALUES (1)", Code::NoSuchTable),
-        ("INSERT INTO t VALUES (1, 'a', 1) ON CONFLICT (n) DO NOTHING", Code::Unsupported),
+        ("INSERT INTO t VALUES (1, 'a', 1) ON CONFLICT (n) DO NOTHING", Code::InvalidStatement),
         ("UPDATE t SET id = 2", Code::Unsupported),
         ("UPDATE t SET n = 1, n = 2", Code::InvalidStatement),
         ("INSERT INTO t VALUES (1, 'a', 1), (2, NULL, 1)", Code::NullViolation),

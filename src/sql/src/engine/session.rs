@@ -7,6 +7,7 @@ use super::functions::{aggregates, scalars};
 use super::join_keys;
 use super::meaning;
 use super::memory::QueryPool;
+use super::place::WindowsInOrder;
 use super::provider::Names;
 use super::site::Site;
 use super::spelling::respell;
@@ -51,11 +52,15 @@ fn config() -> SessionConfig {
     config
 }
 
-/// The engine's rules but for the one that pushes filters down once more, in the physical plan: it finds columns by their names,
+/// The engine's rules, and ours before its check, but for the one that pushes filters down once more, in the physical plan: it finds columns by their names,
 /// and took those of one side of a join for those of the other. The logical plan has its filters where they belong.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let rules = PhysicalOptimizer::new().rules.into_iter();
-    rules.filter(|rule| !rule.name().starts_with("FilterPushdown")).collect()
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> =
+        rules.filter(|rule| !rule.name().starts_with("FilterPushdown")).collect();
+    let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan").unwrap_or(rules.len());
+    rules.insert(check, Arc::new(WindowsInOrder));
+    rules
 }
 
 fn parser_options() -> ParserOptions {

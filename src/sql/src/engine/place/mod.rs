@@ -21,6 +21,8 @@ mod join;
 mod keys;
 mod windows;
 
+pub use windows::WindowsInOrder;
+
 use super::gather::{GatherExec, Target};
 use super::scan::ScanExec;
 use crate::cluster::{BucketRange, Schema};

@@ -1,11 +1,37 @@
-//! Windows above a boundary: the order that they rely on.
+//! The order that windows rely on, where the engine takes it for granted: above a boundary, and above joins that forget in a late
+//! rule of the engine's that a column of theirs is constant.
 
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DfResult;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, InputOrderMode, WindowExpr};
 use std::sync::Arc;
+
+/// Sorts the inputs of windows that can not see that they are sorted. Runs before the engine checks its plan.
+#[derive(Debug)]
+pub struct WindowsInOrder;
+
+impl PhysicalOptimizerRule for WindowsInOrder {
+    fn name(&self) -> &str {
+        "WindowsInOrder"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let checked = |node: Arc<dyn ExecutionPlan>| {
+            // Of partitions it knows more here than above a boundary.
+            if is_met(&*node) { Ok(Transformed::no(node)) } else { in_order(node).map(Transformed::yes) }
+        };
+        plan.transform_up(checked).map(|sorted| sorted.data)
+    }
+}
 
 /// The plan with its rows sorted for it, when it is a window that needs them so and can not see that they are.
 ///
@@ -33,13 +59,17 @@ pub(super) fn in_order(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn Executi
 
 /// Whether the window finds its partitions in the order of its input, and the input is in the order that it asks for.
 fn is_sorted(partitions: DfResult<Vec<PhysicalSortExpr>>, plan: &dyn ExecutionPlan) -> bool {
+    partitions.is_ok() && is_met(plan)
+}
+
+/// Whether the input is known to be in the order that the window asks for.
+fn is_met(plan: &dyn ExecutionPlan) -> bool {
     let wanted = plan.required_input_ordering().into_iter().next().flatten();
     let input = plan.children().first().map(|input| input.properties().equivalence_properties());
-    let is_met = match (wanted, input) {
+    match (wanted, input) {
         (Some(wanted), Some(known)) => known.ordering_satisfy_requirement(wanted.into_single()).unwrap_or(false),
         _ => true,
-    };
-    partitions.is_ok() && is_met
+    }
 }
 
 fn sorted(exprs: &[Arc<dyn WindowExpr>], input: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {

@@ -29,7 +29,7 @@ pub use sequences::{Running, Sequences};
 pub use settings::{Setting, Settings};
 pub use shared::Shared;
 pub use state::{Cluster, State};
-pub use topology::{Instance, InstanceState, Newcomer, Replicaset, ReplicasetState, Tier, TierSpec, Topology};
+pub use topology::{Instance, InstanceState, Newcomer, Place, Replicaset, ReplicasetState, Tier, TierSpec, Topology};
 
 #[cfg(test)]
 mod tests;

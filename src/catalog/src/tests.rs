@@ -343,6 +343,25 @@ fn newcomers_fill_replicasets_apart_from_their_kind() {
 }
 
 #[test]
+fn a_newcomer_waits_for_a_master_to_copy_unless_it_is_the_first() {
+    let mut asked = Asked::new(2);
+    asked.join(2, "b");
+    let mut topology = Topology::clone(&asked.0.topology);
+    let donor = |topology: &Topology, name: &str| {
+        let place = topology.place(&name.into())?;
+        Some(place.donor.map(|donor| donor.name.to_string()))
+    };
+    assert_eq!(donor(&topology, "i1"), Some(None), "the first copies nobody");
+    assert_eq!(donor(&topology, "i2"), None, "there is no master yet");
+    topology.replicasets.get_mut(&"default_1".into()).unwrap().master = Some("i1".into());
+    assert_eq!(donor(&topology, "i2"), None, "the master is not online");
+    topology.instances.get_mut(&"i1".into()).unwrap().state = InstanceState::Online;
+    assert_eq!(donor(&topology, "i2"), Some(Some("i1".into())));
+    assert_eq!(donor(&topology, "i1"), None, "a master copies nobody, and is no newcomer");
+    assert_eq!(donor(&topology, "i3"), None);
+}
+
+#[test]
 fn a_name_belongs_to_its_data_until_it_is_expelled() {
     let mut asked = Asked::new(2);
     asked.join(2, "b");

@@ -145,6 +145,15 @@ pub struct Topology {
     pub raft_id_last: RaftId,
 }
 
+/// Where a newcomer belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub instance: &'a Instance,
+    pub replicaset: &'a Replicaset,
+    /// The master whose rows it copies; None for the first member of its replicaset.
+    pub donor: Option<&'a Instance>,
+}
+
 impl Topology {
     /// The instance of this name, expelled ones included.
     ///
@@ -178,6 +187,17 @@ impl Topology {
     pub fn members<'a>(&'a self, replicaset: &'a ReplicasetName) -> impl Iterator<Item = &'a Instance> {
         let belongs = move |i: &&Instance| i.replicaset == *replicaset && i.state != InstanceState::Expelled;
         self.instances.values().filter(belongs)
+    }
+
+    /// Where an instance that has joined belongs; None while it has to wait for a master to copy, and for a stranger.
+    pub fn place(&self, name: &InstanceName) -> Option<Place<'_>> {
+        let instance = self.instances.get(name)?;
+        let replicaset = self.replicasets.get(&instance.replicaset)?;
+        let master = replicaset.master.as_ref().and_then(|master| self.instances.get(master));
+        let donor = master.filter(|master| master.is_online() && master.name != *name);
+        let is_behind = |member: &Instance| member.raft_id < instance.raft_id || member.state != InstanceState::Joining;
+        let is_first = !self.members(&instance.replicaset).any(is_behind);
+        (donor.is_some() || is_first).then_some(Place { instance, replicaset, donor })
     }
 
     /// The replicasets of a tier, in order of names.

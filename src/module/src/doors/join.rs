@@ -8,7 +8,7 @@ use crate::start::JOIN_DOOR;
 use crate::start::join::{JoinAnswer, JoinRequest, decode, encode};
 use boot::discovery::check_cluster;
 use boot::{Address, Answer, Hello};
-use catalog::{InstanceState, Newcomer, Op, State};
+use catalog::{Newcomer, Op, State};
 use model::msgpack::{Reader, write_array_len, write_bin};
 use model::{Code, Error, InstanceName, Result};
 use std::collections::BTreeSet;
@@ -86,21 +86,13 @@ fn admit(node: &'static Node, request: JoinRequest, deadline: Deadline) -> Resul
     Ok(answer)
 }
 
-/// The newcomer's place, and the master whose storage it copies; None while it has to wait for one.
+/// What the newcomer is told, and the master whose storage it copies; None while it has to wait for one.
 fn place(state: &State, name: &InstanceName) -> Option<(JoinAnswer, Option<InstanceName>)> {
-    let record = state.topology.instances.get(name)?;
-    let replicaset = state.topology.replicasets.get(&record.replicaset)?;
-    let master = replicaset.master.as_ref().and_then(|master| state.topology.instances.get(master));
-    let master = master.filter(|master| master.is_online() && master.name != *name);
-    let mut members = state.topology.members(&record.replicaset);
-    let is_first = members.all(|member| member.raft_id >= record.raft_id && member.state == InstanceState::Joining);
-    if master.is_none() && !is_first {
-        return None;
-    }
-    let donors: Vec<Address> = master.iter().filter_map(|master| master.address.parse().ok()).collect();
-    let (replicaset_uuid, term) = (replicaset.uuid.clone(), replicaset.master_term);
-    let answer = JoinAnswer { raft_id: record.raft_id, replicaset_uuid, donors, term };
-    Some((answer, master.map(|master| master.name.clone())))
+    let place = state.topology.place(name)?;
+    let donors: Vec<Address> = place.donor.iter().filter_map(|donor| donor.address.parse().ok()).collect();
+    let (replicaset_uuid, term) = (place.replicaset.uuid.clone(), place.replicaset.master_term);
+    let answer = JoinAnswer { raft_id: place.instance.raft_id, replicaset_uuid, donors, term };
+    Some((answer, place.donor.map(|donor| donor.name.clone())))
 }
 
 /// The one argument of these doors: binary data.

@@ -255,17 +255,9 @@ impl World {
     }
 }
 
-/// The newcomer's place; None while it has to wait for a master to copy.
+/// What the newcomer is told; None while it has to wait for a master to copy.
 fn place(state: &State, name: &InstanceName, index: u64) -> Option<Place> {
-    let record = state.topology.instances.get(name)?;
-    let replicaset = state.topology.replicasets.get(&record.replicaset)?;
-    let master = replicaset.master.as_ref().and_then(|master| state.topology.instances.get(master));
-    let master = master.filter(|master| master.is_online() && master.name != *name);
-    let mut members = state.topology.members(&record.replicaset);
-    let is_first = members.all(|member| member.raft_id >= record.raft_id && member.state == InstanceState::Joining);
-    if master.is_none() && !is_first {
-        return None;
-    }
-    let donor = master.map(|master| super::node::number_of(master.name.as_str()));
-    Some(Place { raft_id: record.raft_id, donor, term: replicaset.master_term, index })
+    let place = state.topology.place(name)?;
+    let donor = place.donor.map(|donor| super::node::number_of(donor.name.as_str()));
+    Some(Place { raft_id: place.instance.raft_id, donor, term: place.replicaset.master_term, index })
 }

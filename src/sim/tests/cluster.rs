@@ -1,83 +1,38 @@
 //! Whole clusters under many seeds: `SIM_SEEDS` says how many (1000), `SIM_SEED` where to start (1).
 
+mod common;
+
+use common::{Total, run_seeds, setting};
 use sim::Options;
 use sim::cluster::{Report, run};
-use std::panic::catch_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-fn setting(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} must be a number")),
-        Err(_) => default,
+impl Total for Report {
+    fn add(&mut self, one: &Self) {
+        self.virtual_us += one.virtual_us;
+        self.recovery_us = self.recovery_us.max(one.recovery_us);
+        self.events += one.events;
+        self.entries += one.entries;
+        self.elections += one.elections;
+        self.writes += one.writes;
+        self.reads += one.reads;
+        self.refused += one.refused;
+        self.crashes += one.crashes;
+        self.snapshots += one.snapshots;
+        self.member_changes += one.member_changes;
+        self.masters += one.masters;
+        self.wipes += one.wipes;
+        self.moves += one.moves;
     }
-}
 
-/// A run that says its seed however it fails; a failing one is run again with its trace.
-fn run_seed(seed: u64) -> Result<Report, String> {
-    let attempt = |is_traced| catch_unwind(|| run(Options { is_traced, ..Options::new(seed) }));
-    match attempt(false) {
-        Ok(Ok(report)) => Ok(report),
-        Ok(Err(_)) => match attempt(true) {
-            Ok(Err(failure)) => Err(failure.to_string()),
-            _ => Err(format!("seed {seed} fails, but not when traced")),
-        },
-        Err(_) => Err(format!("seed {seed} panics")),
+    fn virtual_us(&self) -> u64 {
+        self.virtual_us
     }
-}
-
-fn add(total: &mut Report, one: &Report) {
-    total.virtual_us += one.virtual_us;
-    total.recovery_us = total.recovery_us.max(one.recovery_us);
-    total.events += one.events;
-    total.entries += one.entries;
-    total.elections += one.elections;
-    total.writes += one.writes;
-    total.reads += one.reads;
-    total.refused += one.refused;
-    total.crashes += one.crashes;
-    total.snapshots += one.snapshots;
-    total.member_changes += one.member_changes;
-    total.masters += one.masters;
-    total.wipes += one.wipes;
-    total.moves += one.moves;
 }
 
 #[test]
 fn all_promises_hold_on_every_seed() {
     let (first, count) = (setting("SIM_SEED", 1), setting("SIM_SEEDS", 1000));
-    let (began, next) = (Instant::now(), AtomicU64::new(first));
-    let worker = || {
-        let (mut total, mut failures) = (Report::default(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= first + count || failures.len() > 3 {
-                return (total, failures);
-            }
-            match run_seed(seed) {
-                Ok(report) => add(&mut total, &report),
-                Err(failure) => failures.push(failure),
-            }
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-    let (mut total, mut failures) = (Report::default(), Vec::new());
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        for worker in workers {
-            let (part, failed) = worker.join().expect("workers catch panics");
-            add(&mut total, &part);
-            failures.extend(failed);
-        }
-    });
-    let (virtual_s, real_s) = (total.virtual_us as f64 / 1e6, began.elapsed().as_secs_f64());
-    let ratio = virtual_s / real_s;
-    println!("{count} seeds from {first}: {virtual_s:.0} s in {real_s:.1} s, {ratio:.0} times real time");
-    println!("{total:?}");
-    for failure in &failures {
-        eprintln!("{failure}\n");
-    }
-    assert!(failures.is_empty(), "{} seeds fail", failures.len());
+    let total = run_seeds(first, count, |seed, is_traced| run(Options { is_traced, ..Options::new(seed) }));
     if count >= 100 {
         assert_the_runs_were_eventful(&total, count);
     }

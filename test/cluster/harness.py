@@ -282,6 +282,10 @@ class Cluster:
             self.wait_on(instance, lambda i: self._is_whole(i.status()), "a whole cluster", timeout_s)
         return self
 
+    def is_whole(self):
+        """Whether that is so now. Raises what an instance that does not answer raises."""
+        return all(self._is_whole(instance.status()) for instance in self.running())
+
     def _is_whole(self, status):
         online = {i["name"] for i in status["instances"] if i["state"] == "Online"}
         served = all(r["master"] for r in status["replicasets"]) and any(r["buckets"] for r in status["replicasets"])

@@ -345,20 +345,20 @@ fn newcomers_fill_replicasets_apart_from_their_kind() {
 #[test]
 fn a_newcomer_waits_for_a_master_to_copy_unless_it_is_the_first() {
     let mut asked = Asked::new(2);
-    asked.join(2, "b");
+    assert_eq!([asked.join(2, "a"), asked.join(3, "b"), asked.join(4, "b")], ["default_2", "default_1", "default_2"]);
     let mut topology = Topology::clone(&asked.0.topology);
     let donor = |topology: &Topology, name: &str| {
         let place = topology.place(&name.into())?;
         Some(place.donor.map(|donor| donor.name.to_string()))
     };
-    assert_eq!(donor(&topology, "i1"), Some(None), "the first copies nobody");
-    assert_eq!(donor(&topology, "i2"), None, "there is no master yet");
-    topology.replicasets.get_mut(&"default_1".into()).unwrap().master = Some("i1".into());
-    assert_eq!(donor(&topology, "i2"), None, "the master is not online");
-    topology.instances.get_mut(&"i1".into()).unwrap().state = InstanceState::Online;
-    assert_eq!(donor(&topology, "i2"), Some(Some("i1".into())));
-    assert_eq!(donor(&topology, "i1"), None, "a master copies nobody, and is no newcomer");
-    assert_eq!(donor(&topology, "i3"), None);
+    assert_eq!(donor(&topology, "i2"), Some(None), "the first of its replicaset copies nobody");
+    assert_eq!(donor(&topology, "i4"), None, "there is no master yet");
+    topology.replicasets.get_mut(&"default_2".into()).unwrap().master = Some("i2".into());
+    assert_eq!(donor(&topology, "i4"), None, "the master is not online");
+    topology.instances.get_mut(&"i2".into()).unwrap().state = InstanceState::Online;
+    assert_eq!(donor(&topology, "i4"), Some(Some("i2".into())));
+    assert_eq!(donor(&topology, "i2"), None, "a master copies nobody, and is no newcomer");
+    assert_eq!(donor(&topology, "i5"), None);
 }
 
 #[test]

@@ -148,10 +148,12 @@ def test_an_instance_whose_copy_fails_tries_again(workshop):
     others = [i for i in cluster if i is not old]
     write_a_tail(old, others, 1, 1)
     old.kill()
-    wait_until(lambda: others[0].replicaset(name)["master"] in {i.name for i in others}, "another master")
-    donor = cluster.by_name(others[0].replicaset(name)["master"])
-    rest = next(i for i in others if i is not donor)
-    wait_until(lambda: rest.in_sync(name) == {i.name for i in others}, "the others to be in sync")
+    wait_until(lambda: others[0].in_sync(name) == {i.name for i in others}, "the others to be in sync")
+    # Of the two that are left only the leader of Raft votes, which is therefore not the one that dies.
+    wait_until(lambda: others[0].status()["leader"] in {i.name for i in others}, "a leader of Raft among them")
+    rest = cluster.leader()
+    donor = next(i for i in others if i is not rest)
+    rest.call("switchover", name, donor.name)
     old.start()
     wait_until(lambda: "throws its data away" in old.log(), "the old master to begin anew")
     failpoint.write_text("start.placed stall 3000")

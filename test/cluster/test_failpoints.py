@@ -53,6 +53,10 @@ class Writer(threading.Thread):
                 connections.pop(instance.name, None)
                 time.sleep(0.005)
 
+    def end(self):
+        self.done.set()
+        self.join()
+
 
 class Scene:
     """Two replicasets of two, whose processes look at one file for points to die at."""
@@ -69,6 +73,14 @@ class Scene:
 
     def record(self, name):
         return next(r for r in self.anybody().status()["replicasets"] if r["name"] == name)
+
+    def wait_for_the_dying(self):
+        """Who takes the file ends a moment later."""
+        for taken in self.file.parent.glob(f"{self.file.name}.*"):
+            for instance in self.cluster:
+                if taken.suffix == f".{instance.process.pid}":
+                    instance.process.wait(SETTLE_S)
+            taken.unlink()
 
     def start_the_dead(self):
         for instance in self.cluster:
@@ -227,11 +239,18 @@ def test_there_are_points_for_every_step():
     assert {point.split(".")[0] for point in POINTS} <= set(DEEDS)
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_nothing_acknowledged_is_lost_when_a_process_dies_at(scene, point):
+@pytest.fixture
+def writer(scene):
     scene.revive()
     writer = Writer(scene.cluster, scene.first)
     writer.start()
+    yield writer
+    writer.end()
+    scene.first = next(writer.keys)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_nothing_acknowledged_is_lost_when_a_process_dies_at(scene, writer, point):
     wait_until(lambda: len(writer.acknowledged) > 5, "writes before", SETTLE_S)
     deed = DEEDS.get(point) or DEEDS[point.split(".")[0]]
     (scene.file.parent / "next").write_text(f"{point} exit\n")
@@ -246,12 +265,11 @@ def test_nothing_acknowledged_is_lost_when_a_process_dies_at(scene, point):
     is_reached = scene.is_reached()
     scene.file.unlink(missing_ok=True)
     assert is_reached, f"{point} is not reached by {deed.__name__}"
+    scene.wait_for_the_dying()
     scene.revive()
     before = len(writer.acknowledged)
     wait_until(lambda: len(writer.acknowledged) > before + 5, "writes after", SETTLE_S)
-    writer.done.set()
-    writer.join()
-    scene.first = next(writer.keys)
+    writer.end()
     found = {row[0] for row in scene.anybody().sql("SELECT id FROM t")}
     assert [key for key in writer.acknowledged if key not in found] == []
     scene.change_schema()

@@ -21,6 +21,10 @@ def one(shared_workshop):
 def refused(instance, code, *words):
     """Starts it, waits for its end, and checks what it said."""
     instance.start()
+    return was_refused(instance, code, *words)
+
+
+def was_refused(instance, code, *words):
     assert instance.exit_code() == 1, instance.log()
     said = re.search(r"refused with (\d+): (.*)", instance.log())
     assert said and int(said[1]) == code, instance.log()
@@ -195,7 +199,11 @@ def test_a_name_that_another_starts_with_at_the_same_time(workshop):
     second = workshop.instance(folder_name="second", peers=[first.address])
     first.config["peers"] = [second.address]
     first.start()
-    refused(second, NAME_TAKEN, '"i1"')
+    second.start()
+    # Whoever is asked first refuses the other.
+    wait_until(lambda: not (first.is_running() and second.is_running()), "one of them to give up")
+    for ended in [i for i in (first, second) if not i.is_running()]:
+        was_refused(ended, NAME_TAKEN, '"i1"')
 
 
 def test_a_peer_of_another_cluster(one, workshop):

@@ -1,8 +1,9 @@
 //! Changes of the catalog, from any instance: `picodata.peer.propose` on the Raft leader.
 //!
-//! A proposal is sent again only when it is certain that nothing happened.
+//! A proposal is sent again only when it is certain that nothing happened, unless it may as well happen twice.
 
 use crate::host::{Call, Deadline, Parked};
+use crate::net::Fate;
 use crate::node::{self, Node};
 use crate::start::join::{decode, encode};
 use catalog::Entry;
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 pub const DOOR: &str = "picodata.peer.propose";
+
+/// When a leader is asked for again that this instance has heard nothing new of.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A change that was applied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,11 +45,24 @@ pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer>
             }
             // Nothing happened: wait for a leader, or for another one.
             Err(error) if error.code == Code::NoLeader => {
-                if deadline.has_passed() || node.raft.changed.wait(deadline) != Parked::Woken {
+                let parked = node.raft.changed.wait(deadline.min(Deadline::after(ASK_AGAIN)));
+                if deadline.has_passed() || parked == Parked::Cancelled {
                     return Err(error);
                 }
             }
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Proposes an entry that does no harm when it is applied twice, until its outcome is known.
+pub fn propose_until_known(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer> {
+    loop {
+        match propose(node, entry, deadline) {
+            Err(error) if error.code == Code::Unknown && !deadline.has_passed() => {
+                log::warn!("picodata: a proposal is made again: {error}");
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -66,6 +83,7 @@ fn attempt(node: &Node, entry: &[u8], deadline: Deadline) -> Result<Answer> {
     write_double(&mut args, deadline.left_s());
     match node.call(&node.address_of(leader)?, DOOR, &args, deadline) {
         Ok(answer) => decode(Reader::new(&answer).bin()?),
+        Err(failure) if failure.fate == Fate::NotSent => Err(Error { code: Code::NoLeader, ..failure.error }),
         Err(failure) => Err(failure.for_write()),
     }
 }

@@ -246,7 +246,8 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     // A first life was counted when the cluster let the instance in; every later one is counted here.
     if known != catalog::InstanceState::Joining && !is_founder {
         let (instance, tier) = (newcomer(&node.config, &node.me.uuid), node.config.tier.as_str().into());
-        node.propose(Op::Join { instance, tier, replaces: None }, deadline)?;
+        let entry = Entry::new(Op::Join { instance, tier, replaces: None });
+        crate::propose::propose_until_known(node, &entry, deadline)?;
     }
     let incarnation = node.record().map_or(0, |record| record.incarnation);
     node.facts.incarnation.set(incarnation);

@@ -103,7 +103,7 @@ fn decode_scan(reader: &mut Reader<'_>, schema: &dyn Schema) -> DfResult<Arc<dyn
         }
         let index = small(reader)?;
         let is_lookup = reader.bool()?;
-        let fetch = if reader.take_nil() { None } else { Some(small(reader)? as usize) };
+        let fetch = if reader.take_nil() { None } else { Some(usize::try_from(reader.uint()?).map_err(|_| broken())?) };
         let len = reader.array_len()?;
         let ranges = (0..len).map(|_| decode_range(reader, &table, index)).collect::<Result<Vec<_>>>()?;
         let access = Access { index, ranges, buckets: None, rows_max: None, is_lookup };

@@ -31,7 +31,7 @@ export LUA_PATH := $(ROOT)/lua/?.lua;;
 export LUA_CPATH := $(BUILD)/?.so;;
 
 .PHONY: help deps deps-tests build install env run stop test test-unit test-cluster sim differential conformance \
-	verify fix bench tpch chaos clean
+	verify fix bench tpch chaos fuzz clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(ROOT)/Makefile | expand -t 22
@@ -117,14 +117,18 @@ SF ?= 1
 tpch: build deps-tests ## time TPC-H beside PostgreSQL and DuckDB at scale SF=1, and write build/tpch.md
 	cd $(ROOT)/test/cluster && $(PYTHON) -m bench_tpch --scale $(SF) --out $(BUILD)/tpch.md
 
-# How long `make chaos` goes on.
+# How long `make chaos` and `make fuzz` go on.
 MINUTES ?= 10
-# More words for it, such as CHAOS='--seed 4711'.
+# More words for them, such as CHAOS='--seed 4711'.
 CHAOS ?=
+FUZZ ?=
 
 chaos: build ## faults under load for MINUTES, judged; then how long writes take to go on after a fault
 	cd $(ROOT)/test/cluster && $(PYTHON) -m chaos --minutes $(MINUTES) $(CHAOS)
 	cd $(ROOT)/test/cluster && $(PYTHON) -m recovery
+
+fuzz: build ## statements that nobody would write, for MINUTES
+	cd $(ROOT)/test/cluster && $(PYTHON) -m fuzz --minutes $(MINUTES) $(FUZZ)
 
 clean: ## remove what was built and what the demo wrote; not cargo's target folder
 	rm -rf $(BUILD) $(ROOT)/.run

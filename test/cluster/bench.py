@@ -6,6 +6,7 @@ process from /proc. CPU microseconds an operation count: they stay on a shared m
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import pathlib
@@ -14,12 +15,18 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 
+import postgres
 from harness import ROOT, Cluster, wait_until
 
 IN_FLIGHT = [1, 32, 128]
+DURABILITIES = ["replicated", "local"]
 REPLICATED_IN_FLIGHT = [1, 64]
+REPLICATION_TURNS = 3
+SHARING_IN_FLIGHT = [1, 32]
+SHARING_TURNS = 3
 KEYS = 100_000
 BIG_ROWS = 2_000_000
 QUERY_RUNS = 5
@@ -44,7 +51,14 @@ QUERIES = [
     "SELECT s.name, count(*), sum(b.price * b.qty) FROM big b JOIN shops s ON s.id = b.k % 20 GROUP BY s.name"
     " ORDER BY 3 DESC",
     "SELECT count(DISTINCT k) FROM big",
+    "SELECT count(*) FROM big WHERE note LIKE '%77%'",
 ]
+BIG_TABLES = [
+    "shops (id INT PRIMARY KEY, name TEXT)",
+    "big (id BIGINT PRIMARY KEY, k INT, price DOUBLE PRECISION, qty INT, note TEXT)",
+]
+SHOPS = [[i, f"shop {i}"] for i in range(20)]
+LONG_QUERIES = {"aggregates": QUERIES[1], "joins": QUERIES[4]}
 
 
 def generator():
@@ -147,19 +161,28 @@ def measure_operations(folder, seconds):
         cluster.kill()
 
 
+def big_rows():
+    return ([i, i * 7919 % 1000, i * 31 % 100_000 / 100, i % 50, f"item {i * 7919 % 1000}"] for i in range(BIG_ROWS))
+
+
+def load_big(router):
+    for text in BIG_TABLES:
+        router.sql(f"CREATE TABLE {text}" + (" DISTRIBUTED GLOBALLY" if text.startswith("shops") else ""))
+    router.call("crud.insert_many", "shops", SHOPS)
+    started = time.monotonic()
+    rows = big_rows()
+    while batch := list(itertools.islice(rows, ROW_BATCH)):
+        router.call("crud.insert_many", "big", batch)
+    print(f"loaded {BIG_ROWS} rows in {time.monotonic() - started:.1f} s", flush=True)
+
+
 def measure_queries(folder):
+    postgresql = time_on_postgresql()
     cluster = Cluster(folder, 3, memtx_memory=2 << 30).start()
     try:
         let_guest_in(cluster)
         router, storages = make_router(cluster)
-        router.sql("CREATE TABLE big (id BIGINT PRIMARY KEY, k INT, price DOUBLE, qty INT)")
-        router.sql("CREATE TABLE shops (id INT PRIMARY KEY, name TEXT) DISTRIBUTED GLOBALLY")
-        router.call("crud.insert_many", "shops", [[i, f"shop {i}"] for i in range(20)])
-        started = time.monotonic()
-        for first in range(0, BIG_ROWS, ROW_BATCH):
-            rows = [[i, i * 7919 % 1000, i * 31 % 100_000 / 100, i % 50] for i in range(first, first + ROW_BATCH)]
-            router.call("crud.insert_many", "big", rows)
-        print(f"loaded {BIG_ROWS} rows in {time.monotonic() - started:.1f} s", flush=True)
+        load_big(router)
         rows = []
         for text in QUERIES:
             answer = router.sql(text)  # Plans are cached from here on.
@@ -171,12 +194,41 @@ def measure_queries(folder):
                     router.sql(text)
                     times_ms.append((time.monotonic() - started) * 1000)
                 all_us, tx_us = cpu.per(QUERY_RUNS)
-            row = (text, len(answer), statistics.median(times_ms), all_us / 1000, tx_us / 1000, pinger.longest_ms())
-            rows.append(row)
-            print(f"{row[2]:8.1f} ms, gap {row[5]:6.1f} ms  {text[:70]}", flush=True)
+            median_ms, theirs_ms = statistics.median(times_ms), postgresql[text]
+            figures = (median_ms, theirs_ms, median_ms / theirs_ms, all_us / 1000, tx_us / 1000, pinger.longest_ms())
+            rows.append((text, len(answer), *figures))
+            print(
+                f"{median_ms:8.1f} ms, PostgreSQL {theirs_ms:8.1f}, gap {figures[-1]:6.1f} ms  {text[:70]}", flush=True
+            )
         return rows
     finally:
         cluster.kill()
+
+
+def time_on_postgresql():
+    """The median milliseconds of the same queries on Debian's PostgreSQL as it is installed."""
+    server = postgres.Server().start()
+    try:
+        connection = server.connect("bench")
+        for text in BIG_TABLES:
+            connection.execute(f"CREATE TABLE {text}")
+        cursor = connection.cursor()
+        for name, rows in (("shops", SHOPS), ("big", big_rows())):
+            with cursor.copy(f"COPY {name} FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+        connection.execute("VACUUM ANALYZE")
+        times = {}
+        for text in QUERIES:
+            runs = []
+            for _ in range(QUERY_RUNS + 1):
+                started = time.monotonic()
+                postgres.run(connection, text)
+                runs.append((time.monotonic() - started) * 1000)
+            times[text] = statistics.median(runs[1:])
+        return times
+    finally:
+        server.stop()
 
 
 def measure_cluster(folder):
@@ -203,47 +255,77 @@ def measure_cluster(folder):
 
 
 def measure_replication(folder, seconds):
-    """Writes to one master: each in the log of its replica before it is answered, then with the same replica following
-    without being waited for."""
+    """Writes to one master: each in its replica's log before it is answered, or in its own alone; in turns."""
     cluster = Cluster(folder, 2, replication_factor=2, memtx_memory=1 << 30).start()
     try:
-        name = cluster[0].status()["replicasets"][0]["name"]
-        in_sync = lambda: cluster[0].status()["replicasets"][0]["in_sync"]  # noqa: E731
-        cluster[0].sql("CREATE TABLE kv (id BIGINT PRIMARY KEY, value TEXT)")
-        wait_until(lambda: len(in_sync()) == 2, "both to be in sync")
-        master = cluster.master_of(name)
-        replica = next(i for i in cluster if i is not master)
+        master = cluster.master_of(cluster[0].status()["replicasets"][0]["name"])
         let_guest_in([master])
-
-        def measure(title):
-            for in_flight in REPLICATED_IN_FLIGHT:
-                settings = {"in_flight": in_flight, "milliseconds": int(seconds * 1000), "keys": KEYS, "first": 0}
-                result = load(master, "put", **settings)
-                rate = result["rows"] / result["seconds"]
-                rows.append((title, in_flight, rate, result["p50_us"], result["p99_us"]))
-                print(f"{title:26} {in_flight:4} {rate:10.0f}/s  p50 {result['p50_us']:.0f} us", flush=True)
-
+        for durability in DURABILITIES:
+            master.sql(
+                f"CREATE TABLE {durability} (id BIGINT PRIMARY KEY, value TEXT) WITH (durability = {durability})"
+            )
+        cluster.wait_in_sync()
+        runs = {(durability, n): [] for durability in DURABILITIES for n in REPLICATED_IN_FLIGHT}
+        for _ in range(REPLICATION_TURNS):
+            for durability, in_flight in runs:
+                words = {"table": durability, "milliseconds": int(seconds * 1000), "keys": KEYS, "first": 0}
+                runs[durability, in_flight].append(load(master, "put", in_flight=in_flight, **words))
         rows = []
-        measure("quorum of 2")
-        # A row of its own keeps it from being counted in again: it follows, and nobody waits for it.
-        space = "box.schema.space.create('own', {id = 600}):create_index('primary')"
-        master.eval(space)
-        wait_until(lambda: replica.eval("return box.space.own ~= nil")[0], "the space to be there")
-        replica.eval("box.cfg{read_only = false} box.space.own:insert{1} box.cfg{read_only = true}")
-        replica.kill()
-        wait_until(lambda: in_sync() == [master.name], "the replica to be counted out")
-        replica.start()
-        cluster.wait_whole()
-        follows = f"return box.info.replication[{replica.eval('return box.info.id')[0]}].downstream.status"
-        wait_until(lambda: master.eval(follows)[0] == "follow", "the replica to follow")
-        measure("asynchronous")
-        assert in_sync() == [master.name]
-        for at, in_flight in enumerate(REPLICATED_IN_FLIGHT):
-            ratio = rows[at][2] / rows[at + len(REPLICATED_IN_FLIGHT)][2]
-            print(f"quorum of 2 against asynchronous, {in_flight} in flight: {ratio:.2f} x", flush=True)
+        for (durability, in_flight), results in runs.items():
+            rate = statistics.median(result["rows"] / result["seconds"] for result in results)
+            p50, p99 = (statistics.median(result[name] for result in results) for name in ("p50_us", "p99_us"))
+            rows.append((durability, in_flight, rate, p50, p99))
+            print(f"{durability:12} {in_flight:4} {rate:10.0f}/s  p50 {p50:.0f} us", flush=True)
         return rows
     finally:
         cluster.kill()
+
+
+def measure_sharing(folder, seconds):
+    """Gets through an instance that runs long queries meanwhile, and through the same one at rest. In turns."""
+    cluster = Cluster(folder, 3, memtx_memory=2 << 30).start()
+    try:
+        let_guest_in(cluster)
+        router, _ = make_router(cluster)
+        load_big(router)
+        router.sql("CREATE TABLE kv (id BIGINT PRIMARY KEY, value TEXT)")
+        load(router, "insert-many", in_flight=8, requests=KEYS // 100, milliseconds=60_000)
+        rows = {(n, what): [] for n in SHARING_IN_FLIGHT for what in ("at rest", *LONG_QUERIES)}
+        for _ in range(SHARING_TURNS):
+            for (in_flight, what), results in rows.items():
+                words = {"in_flight": in_flight, "milliseconds": int(seconds * 1000), "keys": KEYS}
+                with Repeated(router, LONG_QUERIES.get(what)):
+                    results.append(load(router, "get", **words))
+        measured = []
+        for (in_flight, what), results in rows.items():
+            rate = statistics.median(result["rows"] / result["seconds"] for result in results)
+            p50, p99 = (statistics.median(result[name] for result in results) for name in ("p50_us", "p99_us"))
+            at_rest = statistics.median(result["p99_us"] for result in rows[in_flight, "at rest"])
+            measured.append((what, in_flight, rate, p50, p99, p99 / at_rest))
+            print(f"{what:12} {in_flight:4} {rate:10.0f}/s  p99 {p99:.0f} us, {p99 / at_rest:.2f} x", flush=True)
+        return measured
+    finally:
+        cluster.kill()
+
+
+class Repeated:
+    """Runs a query again and again while a block runs; nothing without a query."""
+
+    def __init__(self, instance, text):
+        self.text, self.is_over = text, threading.Event()
+        self.connection = instance.connect(timeout_s=600)
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        while self.text and not self.is_over.is_set():
+            self.connection.call("picodata.sql", (self.text,))
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.is_over.set()
+        self.thread.join()
 
 
 def machine():
@@ -267,7 +349,7 @@ def table(header, rows):
     return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
 
 
-def report(where, operations, queries, cluster, replication):
+def report(where, operations, queries, cluster, replication, sharing):
     parts = ["# Benchmarks", where]
     if operations:
         header = ["operation", "in flight", "rows/s", "p50 us", "p99 us", "router CPU us/row", "storages CPU us/row",
@@ -278,8 +360,8 @@ def report(where, operations, queries, cluster, replication):
         ]
         parts += ["## Single rows: one router, two storages, 100-byte values", table(header, rows)]
     if queries:
-        header = ["query", "rows", "median ms", "CPU ms", "tx CPU ms", "longest tx gap ms"]
-        rows = [(f"`{text}`", count, *(f"{x:.1f}" for x in figures)) for text, count, *figures in queries]
+        header = ["query", "rows", "median ms", "PostgreSQL ms", "ratio", "CPU ms", "tx CPU ms", "longest tx gap ms"]
+        rows = [(f"`{text}`", count, *(f"{x:.2f}" for x in figures)) for text, count, *figures in queries]
         parts += [f"## Analytical queries over {BIG_ROWS} rows on two replicasets", table(header, rows)]
     if cluster:
         first_s, whole_s, ddl_ms, ddl_max_ms = cluster
@@ -291,9 +373,15 @@ def report(where, operations, queries, cluster, replication):
         ]
         parts += ["## The cluster", table(["what", "time"], rows)]
     if replication:
-        header = ["", "in flight", "rows/s", "p50 us", "p99 us"]
+        header = ["durability", "in flight", "rows/s", "p50 us", "p99 us"]
         rows = [(title, n, f"{rate:.0f}", f"{p50:.0f}", f"{p99:.0f}") for title, n, rate, p50, p99 in replication]
         parts += ["## Replicated writes: one master, one replica, 100-byte values", table(header, rows)]
+    if sharing:
+        header = ["meanwhile", "in flight", "gets/s", "p50 us", "p99 us", "p99 against rest"]
+        rows = [
+            (what, n, f"{rate:.0f}", f"{p50:.0f}", f"{p99:.0f}", f"{x:.2f}") for what, n, rate, p50, p99, x in sharing
+        ]
+        parts += ["## Gets beside long queries on the same instance", table(header, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -301,7 +389,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
     parser.add_argument("--seconds", type=float, default=4, help="for each operation and depth")
-    parser.add_argument("--only", choices=["operations", "queries", "cluster", "replication"])
+    parser.add_argument("--only", choices=["operations", "queries", "cluster", "replication", "sharing"])
     args = parser.parse_args()
     where = machine()
     folder = tempfile.mkdtemp(prefix="picodata-bench-")
@@ -311,6 +399,7 @@ def main():
             "queries": lambda: measure_queries(f"{folder}/queries"),
             "cluster": lambda: measure_cluster(f"{folder}/cluster"),
             "replication": lambda: measure_replication(f"{folder}/replication", args.seconds),
+            "sharing": lambda: measure_sharing(f"{folder}/sharing", args.seconds),
         }
         results = {name: run() if args.only in (None, name) else None for name, run in chosen.items()}
     finally:

@@ -7,7 +7,8 @@ Three kinds of data, each a promise of its own:
 - accounts: transfers inside one bucket keep the sum, at every moment that it is read.
 
 A run is void when too few operations were acknowledged: faults that stop everything prove nothing. `python -m chaos
---minutes 10 --seed 4` runs by itself and prints its figures; the short run is a test.
+--minutes 10 --seed 4` runs by itself and prints its figures, `--faults 'kills=100 partitions=50 pauses=50'` until there
+were so many; the short run is a test.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import network
 import tarantool
 from harness import Cluster, wait_until
 from linearizability import READ, WRITE, Operation, is_linearizable
+from power import Power
 
 # Errors after which it is not known what happened.
 UNKNOWN = {20202}
@@ -249,7 +251,8 @@ class Chaos:
             if len(history) == REGISTER_OPERATIONS_MAX:
                 self.generation[slot] += 1
 
-    def run(self, seconds, clients=6):
+    def run(self, strikes, clients=6):
+        """Strikes with one fault after the other; None stands for any."""
         threads = [
             kind(self, n)
             for n, kind in enumerate(
@@ -258,10 +261,9 @@ class Chaos:
         ]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        for kind in strikes:
             time.sleep(self.dice.uniform(0.5, 2.0))
-            self.strike()
+            self.strike(kind)
         self.is_over.set()
         for thread in threads:
             thread.join(2 * CALL_TIMEOUT_S)
@@ -270,12 +272,23 @@ class Chaos:
         self.judge(threads)
         return self.report
 
-    def strike(self):
-        """One fault, and its end."""
-        faults = [self.kill_master, self.pause_master, self.kill_any, self.kill_leader]
+    def faults(self):
+        """The kinds of faults, and what there is of each."""
+        faults = {
+            "kills": [self.kill_master, self.kill_any, self.kill_leader],
+            "pauses": [self.pause_master],
+            "power": [self.lose_power],
+            "planned": [self.stop, self.hand_over],
+            "members": [self.exchange],
+        }
         if self.net:
-            faults += [self.part_master, self.part_one_way, self.part_minority, self.part_from_raft]
-        fault = self.dice.choice(faults)
+            faults["partitions"] = [self.part_master, self.part_one_way, self.part_minority, self.part_from_raft]
+        return faults
+
+    def strike(self, kind=None):
+        """One fault, and its end."""
+        faults = self.faults()
+        fault = self.dice.choice(faults[kind] if kind else [fault for known in faults.values() for fault in known])
         self.report.faults[fault.__name__] += 1
         fault()
         self.cluster.wait_whole(SETTLE_S)
@@ -303,6 +316,35 @@ class Chaos:
         victim.kill()
         self.hold()
         victim.start()
+
+    def lose_power(self):
+        """The machine of any instance loses power, and what its log was given in the last moments with it."""
+        victim = self.dice.choice(self.cluster.instances)
+        power = Power(victim)
+        time.sleep(self.dice.uniform(0.05, 0.5))
+        victim.kill()
+        self.hold()
+        power.lose()
+        victim.start()
+
+    def stop(self):
+        victim = self.dice.choice(self.cluster.instances)
+        victim.stop()
+        self.hold()
+        victim.start()
+
+    def hand_over(self):
+        asked = self.cluster[0]
+        asked.call("switchover", self.dice.choice(asked.status()["replicasets"])["name"])
+
+    def exchange(self):
+        """An instance is expelled, and a new one takes its machine."""
+        victim, asked = self.dice.sample(self.cluster.instances, 2)
+        asked.call("expel", victim.name)
+        victim.exit_code(SETTLE_S)
+        new = self.cluster.replace(victim).start()
+        self.cluster.wait_whole(SETTLE_S)
+        new.eval(TRANSFER)
 
     def pause_master(self):
         victim = self.master()
@@ -361,19 +403,37 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--faults", help="how many of which kind, instead of minutes, as 'kills=100 pauses=50'")
     options = parser.parse_args()
+    started = time.monotonic()
     reason = network.why_not()
     print(f"seed {options.seed}" + (f"; no partitions: {reason}" if reason else ""))
     with tempfile.TemporaryDirectory(prefix="picodata-chaos-") as folder:
-        report = run(pathlib.Path(folder), options.minutes * 60, options.seed, with_network=not reason)
+        strikes = in_disorder(options.faults, options.seed) if options.faults else until(options.minutes * 60)
+        report = run(pathlib.Path(folder), strikes, options.seed, with_network=not reason)
     print(report)
-    if report.acknowledged < FLOOR * options.minutes * 60:
+    if report.acknowledged < FLOOR * (time.monotonic() - started):
         print(f"void: fewer than {FLOOR} operations a second were acknowledged")
         sys.exit(2)
     sys.exit(1 if report.violations() else 0)
 
 
-def run(folder, seconds, seed, with_network, size=6, clients=6):
+def until(seconds):
+    """Any fault, again and again for so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield None
+
+
+def in_disorder(text, seed):
+    """So many of each kind."""
+    counts = dict(word.split("=") for word in text.split())
+    kinds = [kind for kind, count in counts.items() for _ in range(int(count))]
+    random.Random(seed).shuffle(kinds)
+    return kinds
+
+
+def run(folder, strikes, seed, with_network, size=6, clients=6):
     """A whole run in a folder."""
     net = network.Network(size) if with_network else None
     cluster = None
@@ -381,7 +441,7 @@ def run(folder, seconds, seed, with_network, size=6, clients=6):
         cluster = Cluster(folder, size, replication_factor=3, network=net).start().wait_balanced()
         chaos = Chaos(cluster, net, seed)
         chaos.prepare()
-        return chaos.run(seconds, clients)
+        return chaos.run(strikes, clients)
     finally:
         if cluster:
             cluster.kill()

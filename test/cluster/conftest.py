@@ -20,9 +20,9 @@ class Workshop:
         self.clusters.append(cluster)
         return cluster
 
-    def pairs(self):
+    def pairs(self, **config):
         """Two replicasets of two, started, all members in sync, with a table t."""
-        cluster = self.cluster(4, replication_factor=2).start().wait_balanced()
+        cluster = self.cluster(4, replication_factor=2, **config).start().wait_balanced()
         cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
         cluster.wait_in_sync()
         return cluster

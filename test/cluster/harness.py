@@ -253,6 +253,15 @@ class Cluster:
         self.instances.append(instance)
         return instance
 
+    def replace(self, old):
+        """Another instance, not started, at the address of one that has ended."""
+        at = self.instances.index(old)
+        name = f"{old.name}n"
+        config = {"name": name, "peers": self.peers, **self.config}
+        new = Instance(self.folder / name, listen=old.address, prefix=old.prefix, env=old.env, **config)
+        self.instances[at] = new
+        return new
+
     def start(self):
         """Starts all instances at once and waits until the cluster is whole."""
         for instance in self.instances:
@@ -307,7 +316,7 @@ class Cluster:
 
         def all_in_sync():
             status = self.running()[0].status()
-            homes = [i["replicaset"] for i in status["instances"]]
+            homes = [i["replicaset"] for i in status["instances"] if i["state"] != "Expelled"]
             return all(len(r["in_sync"]) == homes.count(r["name"]) for r in status["replicasets"])
 
         wait_until(all_in_sync, "all members to be in sync", timeout_s)

@@ -4,7 +4,7 @@ import os
 
 import network
 import pytest
-from chaos import FLOOR, run
+from chaos import FLOOR, run, until
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "45"))
 
@@ -18,11 +18,11 @@ def check(report, seconds):
 
 
 def test_nothing_acknowledged_is_lost_when_instances_die_and_stop(tmp_path):
-    check(run(tmp_path, SECONDS, seed=1, with_network=False), SECONDS)
+    check(run(tmp_path, until(SECONDS), seed=1, with_network=False), SECONDS)
 
 
 def test_nothing_acknowledged_is_lost_when_the_network_parts(tmp_path):
     reason = network.why_not()
     if reason:
         pytest.skip(reason)
-    check(run(tmp_path, SECONDS, seed=2, with_network=True), SECONDS)
+    check(run(tmp_path, until(SECONDS), seed=2, with_network=True), SECONDS)

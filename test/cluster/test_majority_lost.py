@@ -89,7 +89,7 @@ def test_without_a_majority_nothing_is_promised_and_nothing_made_up(cluster):
         # The master has no lease, or is among the lost.
         wait_until(lambda i=instance: code_of(i, "crud.replace", "t", [1, 2]) in NOBODY, "the lease to be over")
         assert code_of(instance, "crud.get", "t", 1) in NOBODY
-        code, _ = refused(instance, "sql", "CREATE TABLE u (id INT PRIMARY KEY)")
+        code, _ = refused(instance, "sql", "CREATE TABLE u (id INT PRIMARY KEY)", [], {"timeout": 3})
         # Whether a leader that was there a moment ago has taken it is not known.
         assert code in (NO_LEADER, TIMEOUT, UNKNOWN)
         assert refused(instance, "set_setting", "min_in_sync", 1)[0] == NO_LEADER

@@ -49,6 +49,7 @@ local FUNCTIONS = {
     {'recover', '{lost = {...}[, confirm = ...]}', 'goes on without a majority that is lost for good'},
     {'set_weight', 'replicaset, weight', 'sets how large a share of the buckets a replicaset takes'},
     {'set_setting', 'name, value', 'changes a setting of the cluster; nil resets it'},
+    {'settings', '', 'every setting with its value, its default and what it means'},
 }
 
 -- Packs the arguments with the missing ones kept as nulls: a Lua table alone would lose them.

@@ -18,8 +18,8 @@ from harness import ROOT, wait_until
 POINT = re.compile(r'failpoint::reach\("([a-z_.]+)"\)')
 SOURCES = pathlib.Path(ROOT) / "src" / "module" / "src"
 POINTS = sorted({point for file in SOURCES.rglob("*.rs") for point in POINT.findall(file.read_text())})
-# These are reached when the majority is lost: test_majority_lost.py.
-POINTS = [point for point in POINTS if not point.startswith("recover.")]
+# These are reached when the majority is lost, or a log: test_majority_lost.py, test_power_loss.py.
+POINTS = [point for point in POINTS if not point.startswith("recover.") and point != "start.log_cleared"]
 POINTS_MIN = 30
 REACH_S = 60
 SETTLE_S = 60

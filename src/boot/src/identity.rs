@@ -25,6 +25,16 @@ pub enum Stage {
         /// Where the other members were last.
         members: BTreeSet<Address>,
     },
+    /// A member that keeps its rows and has lost the end of its Raft log: it asks to take part under another number, and
+    /// a cluster is never founded from here.
+    WithoutLog {
+        cluster_id: String,
+        /// The number that it had.
+        raft_id: u64,
+        replicaset_uuid: String,
+        joined_in: u64,
+        members: BTreeSet<Address>,
+    },
     /// A member. Raft's number and the replicaset are fixed from here on.
     Member {
         cluster_id: String,
@@ -84,6 +94,15 @@ impl Identity {
         Self { instance_uuid, stage, ..self.clone() }
     }
 
+    /// The identity of this member once its Raft log counts for nothing; None for who is not a member.
+    pub fn without_log(&self, members: BTreeSet<Address>) -> Option<Self> {
+        let Stage::Member { cluster_id, raft_id, replicaset_uuid, joined_in, .. } = self.stage.clone() else {
+            return None;
+        };
+        let stage = Stage::WithoutLog { cluster_id, raft_id, replicaset_uuid, joined_in, members };
+        Some(Self { stage, ..self.clone() })
+    }
+
     /// Refuses to run an instance on the data of another. Errors: `Config`, `ForeignCluster`.
     pub fn check(&self, config: &Config) -> Result<()> {
         if self.name != config.name {
@@ -126,6 +145,10 @@ mod tests {
             Identity { cluster: "x".into(), ..back.clone() }.check(&config).unwrap_err().code,
             Code::ForeignCluster
         );
+        let without_log = back.without_log(BTreeSet::new()).unwrap();
+        assert!(matches!(&without_log.stage, Stage::WithoutLog { joined_in: 2, .. }));
+        assert_eq!(Identity::from_bytes(&without_log.to_bytes().unwrap()).unwrap(), without_log);
+        assert_eq!(without_log.without_log(BTreeSet::new()), None);
         let newer = Identity { version: 9, ..back };
         assert_eq!(Identity::from_bytes(&newer.to_bytes().unwrap()).unwrap_err().code, Code::Corrupted);
         assert_eq!(Identity::from_bytes(b"junk").unwrap_err().code, Code::Corrupted);

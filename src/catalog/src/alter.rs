@@ -33,6 +33,7 @@ impl State {
             Alteration::SetNotNull { column } => {
                 table.require_column(column)?;
             }
+            Alteration::SetDurability { .. } => {}
             Alteration::DropNotNull { column } => check_may_be_null(table, column)?,
             Alteration::AddCheck { check } => {
                 let is_known = table.checks.iter().any(|other| other.name == check.name)

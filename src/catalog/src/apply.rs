@@ -100,6 +100,7 @@ impl State {
                 self.bootstrap((cluster, id), instance, tier, settings, version)
             }
             Op::Join { instance, tier, replaces } => self.join(instance, tier, replaces.as_deref(), version),
+            Op::Renumber { instance, tier, forgets } => self.renumber(instance, tier, *forgets, version),
             Op::SetInstanceState { instance, incarnation, state } => {
                 self.set_instance_state(instance, *incarnation, *state, version)
             }

@@ -15,6 +15,9 @@ impl fmt::Display for Op {
             Op::Join { instance, tier, replaces: Some(_) } => {
                 write!(f, "{} joins tier {tier} anew from {}", instance.name, instance.address)
             }
+            Op::Renumber { instance, forgets, .. } => {
+                write!(f, "{} is not number {forgets} in Raft any more", instance.name)
+            }
             Op::SetInstanceState { instance, incarnation, state } => {
                 write!(f, "{instance} is {} in incarnation {incarnation}", state.name())
             }

@@ -43,11 +43,12 @@ impl State {
             if master.is_some() {
                 replicaset.heir = None;
             }
+            let is_same = master.is_some() && replicaset.deposed.as_ref() == master;
             replicaset.deposed = if master.is_some() { None } else { before.or(replicaset.deposed.take()) };
             replicaset.master_term = term;
             replicaset.version = version;
             if let Some(kept) = kept.filter(|_| fills) {
-                replicaset.history.begin(term, kept.clone());
+                replicaset.history.begin(term, kept.clone(), is_same);
             }
             if replicaset.in_sync.is_empty() {
                 replicaset.in_sync.extend(master.cloned());

@@ -7,7 +7,7 @@ use crate::topology::{
     INSTANCES_MAX, Instance, InstanceState, Newcomer, REPLICATION_FACTOR_MAX, Replicaset, ReplicasetState, TIERS_MAX,
     Tier, TierSpec, Topology, WEIGHT_DEFAULT, WEIGHT_MAX,
 };
-use model::{Code, Error, InstanceName, ReplicasetName, Result, TierName, Value, value};
+use model::{Code, Error, InstanceName, RaftId, ReplicasetName, Result, TierName, Value, value};
 use replication::History;
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_128;
@@ -105,7 +105,29 @@ impl State {
             ..known.clone()
         };
         self.topology.make_mut().instances.insert(name.clone(), back);
-        Ok(vec![Change::Instance(name.clone())])
+        let mut changes = vec![Change::Instance(name.clone())];
+        // A master that begins another life begins another term: the others in sync say first what they have, and what it
+        // has itself by now is the beginning that all have to have.
+        let replicaset = self.topology.replicaset(&known.replicaset)?;
+        if replicaset.master.as_ref() == Some(name) && self.topology.members(&replicaset.name).count() > 1 {
+            let (replicaset, term) = (replicaset.name.clone(), replicaset.master_term + 1);
+            changes.extend(self.set_master(&replicaset, term, (None, None), version)?);
+        }
+        if newcomer.lost_power {
+            changes.extend(self.count_out(name, &known.replicaset, version));
+        }
+        Ok(changes)
+    }
+
+    /// Nobody counts on what a member has, while others have everything.
+    fn count_out(&mut self, name: &InstanceName, replicaset: &ReplicasetName, version: u64) -> Option<Change> {
+        let replicaset = self.topology.make_mut().replicasets.get_mut(replicaset)?;
+        if replicaset.in_sync.len() < 2 || !replicaset.in_sync.remove(name) {
+            return None;
+        }
+        replicaset.heir.take_if(|heir| heir == name);
+        replicaset.version = version;
+        Some(Change::Replicaset(replicaset.name.clone()))
     }
 
     /// A known instance has thrown its data away and comes back in its old place with none. Nobody counts on the old data
@@ -144,6 +166,31 @@ impl State {
             replicaset.heir.take_if(|heir| heir == name);
             replicaset.version = version;
             changes.push(Change::Replicaset(known.replicaset.clone()));
+        }
+        Ok(changes)
+    }
+
+    /// A known instance comes back with its rows and without its Raft log, which has lost its end. Raft knows it under
+    /// another number, since what the old one has promised is forgotten; and while others are in sync, nobody counts on
+    /// rows that may be lost too. A request that comes twice, or late, changes nothing.
+    pub(crate) fn renumber(&mut self, newcomer: &Newcomer, tier: &TierName, forgets: RaftId, version: u64) -> Changes {
+        let newcomer = check_newcomer(newcomer)?;
+        let name = &newcomer.name;
+        let known = self.topology.instances.get(name).filter(|known| known.uuid == newcomer.uuid);
+        let known = known.filter(|known| known.state != InstanceState::Expelled).cloned();
+        let known = known.ok_or_else(|| {
+            let message = format!("instance \"{name}\" is no member of this cluster any more");
+            Error::new(Code::NameTaken, message).with_hint("to join again, start it with an empty data_dir")
+        })?;
+        if known.raft_id != forgets {
+            return Ok(vec![]);
+        }
+        let newcomer = Newcomer { lost_power: true, ..newcomer };
+        let changes = self.rejoin(&known, newcomer, tier, version)?;
+        let topology = self.topology.make_mut();
+        topology.raft_id_last += 1;
+        if let Some(instance) = topology.instances.get_mut(&known.name) {
+            instance.raft_id = topology.raft_id_last;
         }
         Ok(changes)
     }

@@ -3,7 +3,9 @@
 use crate::placement::MoveId;
 use crate::schema::SchemaId;
 use crate::topology::{InstanceState, Newcomer, TierSpec};
-use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, SequenceId, TableId, TierName, Value};
+use model::{
+    Code, Error, InstanceName, RaftId, ReplicasetName, Result, SchemaChange, SequenceId, TableId, TierName, Value,
+};
 use replication::Kept;
 use serde::{Deserialize, Serialize};
 use sharding::{BucketRange, Tenure};
@@ -28,6 +30,14 @@ pub enum Op {
         /// The UUID of the data that this instance of the same name has thrown away, because it had a divergent tail.
         #[serde(default)]
         replaces: Option<String>,
+    },
+    /// A known instance comes back with its rows and without its Raft log, which has lost its end: Raft is to know it under
+    /// another number.
+    Renumber {
+        instance: Newcomer,
+        tier: TierName,
+        /// The number that it had.
+        forgets: RaftId,
     },
     /// What the governor found out about an instance in this incarnation.
     SetInstanceState {
@@ -143,6 +153,7 @@ impl Op {
     pub fn is_resendable(&self) -> bool {
         match self {
             Op::Join { .. }
+            | Op::Renumber { .. }
             | Op::Expel { .. }
             | Op::HandOver { .. }
             | Op::SetWeight { .. }

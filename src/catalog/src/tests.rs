@@ -4,8 +4,8 @@
 use crate::*;
 use model::program::Step;
 use model::{
-    Alteration, Check, Code, Column, ColumnType, Distribution, Engine, Generated, Index, Program, SchemaChange,
-    Sequence, Table, TableState, Value, View,
+    Alteration, Check, Code, Column, ColumnType, Distribution, Durability, Engine, Generated, Index, Program,
+    SchemaChange, Sequence, Table, TableState, Value, View,
 };
 use model::{InstanceName, ReplicasetName, TierName};
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ pub(crate) fn newcomer(n: u8, data: u8, domain: &str) -> Newcomer {
         uuid: format!("00000000-0000-0000-0000-0000000{data:02x}{n:03x}"),
         address: format!("127.0.0.1:{}", 3300 + u16::from(n)),
         failure_domain: BTreeMap::from([("dc".to_owned(), domain.to_owned())]),
+        lost_power: false,
     }
 }
 
@@ -50,6 +51,7 @@ pub(crate) fn table(name: &str, global: bool) -> Table {
         indexes: vec![],
         state: TableState::Preparing,
         checks: vec![],
+        durability: Durability::Replicated,
     }
 }
 
@@ -80,6 +82,15 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
         5 | 6 => {
             let state = [InstanceState::Online, InstanceState::Offline, InstanceState::Expelled][usize::from(c % 3)];
             Op::SetInstanceState { instance, incarnation, state }
+        }
+        7 if c % 4 == 0 => {
+            let known = topology.instances.get(&instance);
+            let domain = known.and_then(|known| known.failure_domain.get("dc")).cloned().unwrap_or_default();
+            let data = if b % 8 == 1 { 1 } else { 0 };
+            let number = instance.as_str().trim_start_matches('i').parse().unwrap_or(9);
+            let forgets = known.map_or(1, |known| known.raft_id) + u64::from(b % 4 == 0);
+            let instance = Newcomer { lost_power: true, ..newcomer(number, data, &domain) };
+            Op::Renumber { instance, tier: "default".into(), forgets }
         }
         7 => Op::UpdateAddress { instance, incarnation, address: format!("h:{c}") },
         8 if c % 4 == 0 => Op::Expel { instance },
@@ -288,7 +299,7 @@ fn random_logs_reach_every_operation() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) as u32
     };
-    for _ in 0..200 {
+    for _ in 0..600 {
         let bytes: Vec<[u8; 4]> = (0..150).map(|_| (next() << 1 ^ next()).to_be_bytes()).collect();
         let (_, log, outcomes) = run(&bytes);
         for (entry, outcome) in log.iter().zip(outcomes) {
@@ -298,7 +309,7 @@ fn random_logs_reach_every_operation() {
             seen.entry(name).or_default()[usize::from(applied)] += 1;
         }
     }
-    assert_eq!(seen.len(), 22, "{seen:?}");
+    assert_eq!(seen.len(), 23, "{seen:?}");
     assert!(seen.values().all(|[refused, applied]| *applied >= 5 && *refused >= 5), "{seen:?}");
 }
 
@@ -575,6 +586,30 @@ fn who_has_thrown_its_data_away_comes_back_in_its_place_as_another_voter() {
     asked.ok(alone);
     asked.set_master(2, None, None).into_result().unwrap();
     assert_eq!(asked.error(replace(1, 0, 1)).0, Code::Conflict, "it has the only copy of what was acknowledged");
+}
+
+#[test]
+fn who_has_lost_its_raft_log_keeps_its_rows_and_is_another_voter() {
+    let mut asked = trio();
+    let renumber = |n: u8, forgets| Op::Renumber { instance: newcomer(n, 0, "b"), tier: "default".into(), forgets };
+    let members = |asked: &Asked| asked.0.topology.replicasets[&"default_1".into()].in_sync.len();
+    let (before, record) = (members(&asked), asked.0.topology.instances[&"i2".into()].clone());
+    asked.ok(renumber(2, record.raft_id));
+    let i2 = asked.0.topology.instances[&"i2".into()].clone();
+    assert_eq!((i2.raft_id, i2.incarnation, i2.state), (4, record.incarnation + 1, InstanceState::Offline));
+    assert_eq!((i2.uuid, i2.replicaset), (record.uuid, record.replicaset));
+    assert_eq!(members(&asked), before - 1, "rows may be gone with the log");
+    // The request comes once more.
+    asked.ok(renumber(2, record.raft_id));
+    assert_eq!(asked.0.topology.instances[&"i2".into()].raft_id, 4);
+    asked.ok(renumber(1, 1));
+    let i1 = &asked.0.topology.instances[&"i1".into()];
+    assert_eq!((i1.raft_id, i1.state), (5, InstanceState::Offline));
+    assert_eq!(members(&asked), before - 2, "a master's may be gone too, while others have what was acknowledged");
+    assert_eq!(asked.0.topology.replicasets[&"default_1".into()].master, None);
+    assert_eq!(asked.error(renumber(9, 1)).0, Code::NameTaken, "nobody knows it");
+    asked.ok(renumber(3, 3));
+    assert_eq!(members(&asked), 1, "the last one that has everything stays");
 }
 
 #[test]

@@ -48,6 +48,10 @@ pub struct Newcomer {
     pub address: String,
     /// Where it stands, like `{dc = "a", rack = "7"}`: members of a replicaset share none of it.
     pub failure_domain: BTreeMap<String, String>,
+    /// Its machine has started anew since the instance was online, and its log was not forced to the disk: the end of it may
+    /// be lost.
+    #[serde(default)]
+    pub lost_power: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -70,7 +70,7 @@ fn check_kind(kind: MessageType, message: &Message, receiver: Receiver) -> Resul
                 message.commit, receiver.last_index
             ),
         )
-        .with_hint("its data folder was lost or replaced by an older one: expel it and let a new one join")),
+        .with_hint("its data folder was replaced by an older one, or its machine lost power: it takes another number")),
         MsgAppendResponse if receiver.is_leader && message.term == receiver.term => {
             match message.index.max(message.reject_hint) > receiver.last_index {
                 true => Err(refused("it acknowledges what was never sent")),

@@ -83,10 +83,11 @@ impl Node {
     }
 
     /// Takes a message of another node. Errors: `Argument` for what no honest node sends here, `Corrupted` when the leader
-    /// counts on entries that this node lost; the node is as it was.
+    /// counts on entries that this node lost, or has lost some that are committed here; the node is as it was.
     pub fn step(&mut self, bytes: &[u8]) -> Result<()> {
         self.enter(|node| {
             let message = message::decode(bytes, node.receiver())?;
+            node.check_committed(&message)?;
             let is_vote = matches!(
                 message.get_msg_type(),
                 MessageType::MsgTimeoutNow
@@ -352,6 +353,30 @@ impl Node {
     pub(crate) fn ask_reads(&mut self) {
         let ticket = self.reads.ask();
         self.raw.read_index(ticket.to_vec());
+    }
+
+    /// The leader has the entries that are committed here, if it has not lost the end of its log. Those that are compacted
+    /// are not looked at.
+    fn check_committed(&self, message: &Message) -> Result<()> {
+        if message.get_msg_type() != MessageType::MsgAppend || message.term < self.raw.raft.term {
+            return Ok(());
+        }
+        let committed = self.raw.raft.raft_log.committed;
+        let differs = |index: u64, term: u64| {
+            let here = (index <= committed).then(|| self.raw.store().term_at(index)).flatten();
+            here.is_some_and(|here| here != term)
+        };
+        let before = (message.index, message.log_term);
+        let entries = message.entries.iter().map(|entry| (entry.index, entry.term));
+        match std::iter::once(before).chain(entries).find(|(index, term)| differs(*index, *term)) {
+            None => Ok(()),
+            Some((index, _)) => Err(Error::new(
+                Code::Corrupted,
+                format!(
+                    "the leader has another entry {index} than the one that is committed here: it lost its log's end"
+                ),
+            )),
+        }
     }
 
     fn receiver(&self) -> Receiver {

@@ -148,3 +148,33 @@ fn a_node_that_lost_its_log_says_so() {
         .collect();
     assert_eq!(refusals, [Code::Corrupted]);
 }
+
+/// The only voter comes back without entries that its learner has applied, and appends others in their place.
+#[test]
+fn a_learner_notices_that_its_leader_lost_what_was_committed() {
+    let mut cluster = Cluster::default();
+    cluster.bootstrap(1);
+    cluster.start(2, Disk::default());
+    cluster.node(1).campaign().unwrap();
+    cluster.stabilize();
+    cluster.node(1).propose_members(&[1], &[2], Vec::new()).unwrap();
+    cluster.stabilize();
+    let before = cluster.instances[&1].disk.clone();
+    for _ in 0..3 {
+        cluster.node(1).propose(b"lost".to_vec(), Vec::new()).unwrap();
+    }
+    cluster.stabilize();
+    cluster.start(1, before);
+    cluster.node(1).campaign().unwrap();
+    let mut refusals = Vec::new();
+    for _ in 0..10 {
+        cluster.node(1).tick().unwrap();
+        while cluster.ready(1) || cluster.persist(1) {}
+        while let Some((_, message)) = cluster.queue.pop_front() {
+            let node = &mut cluster.instances.get_mut(&message.to).unwrap().node;
+            refusals.extend(node.step(&message.bytes).err().map(|error| (message.to, error.code)));
+        }
+        while cluster.ready(2) || cluster.persist(2) {}
+    }
+    assert!(refusals.contains(&(2, Code::Corrupted)), "{refusals:?}");
+}

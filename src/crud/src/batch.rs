@@ -12,7 +12,7 @@ use crate::row::{RowWriter, bucket_of_stored};
 use crate::update::check_tuple;
 use crate::wire::{self, FLAG_CHECK, FLAG_NO_RETURN, Failure, Mode, Op, Verb};
 use model::msgpack::Reader;
-use model::{BucketId, Code, Engine, Error, Result, TableId};
+use model::{BucketId, Code, Durability, Engine, Error, Result, TableId};
 use std::borrow::Cow;
 use std::cell::RefCell;
 
@@ -24,8 +24,13 @@ pub trait Store {
     type Savepoint;
 
     fn begin(&mut self) -> Result<()>;
-    /// Waits until the changes can not be lost. On an error nothing was changed, unless the error is `Unknown`.
-    fn commit(&mut self) -> Result<()>;
+    /// Whether a write that the members in sync have to have may begin.
+    ///
+    /// Errors: `TooFewInSync`.
+    fn check_members(&mut self) -> Result<()>;
+    /// Waits until the changes are as durable as their tables are. On an error nothing was changed, unless the error is
+    /// `Unknown`.
+    fn commit(&mut self, durability: Durability) -> Result<()>;
     /// Waits until nothing that was read can be lost.
     ///
     /// Errors: `Timeout`.
@@ -78,6 +83,8 @@ pub struct Batch<'a, S, T> {
     unsettled: Vec<(BucketId, u32)>,
     scratch: Vec<u8>,
     in_transaction: bool,
+    /// That of the table written to that asks for most.
+    durability: Durability,
 }
 
 impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
@@ -90,6 +97,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
             unsettled: Vec::new(),
             scratch: Vec::new(),
             in_transaction: false,
+            durability: Durability::Local,
         }
     }
 
@@ -136,8 +144,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
 
     /// Whether the operation reads a bucket with rows that may be lost yet.
     fn has_to_wait(&self, op: &Op<'_>) -> bool {
-        let is_sharded = |layout: &Layout| layout.is_sharded();
-        if op.verb != Verb::Get || !self.tables.layout(op.table).is_some_and(is_sharded) {
+        if op.verb != Verb::Get || !self.tables.layout(op.table).is_some_and(Layout::is_replicated) {
             return false;
         }
         let key = op.payload.clone().raw();
@@ -156,7 +163,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
 
     /// Commits, and lets the buckets go.
     fn finish(&mut self) -> Result<()> {
-        let mut result = if self.in_transaction { self.store.commit() } else { Ok(()) };
+        let mut result = if self.in_transaction { self.store.commit(self.durability) } else { Ok(()) };
         if result.is_ok() && !self.unsettled.is_empty() {
             result = self.store.settle();
         }
@@ -277,6 +284,10 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         let bucket = bucket_of_stored(tuple_or_key)?;
         self.guard.borrow_mut().begin_write(bucket)?;
         self.writes.push(bucket);
+        if self.durability < layout.table.durability {
+            self.store.check_members()?;
+            self.durability = layout.table.durability;
+        }
         Ok(())
     }
 
@@ -284,7 +295,9 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         if layout.is_sharded() {
             let bucket = bucket_of_stored(key)?;
             self.guard.borrow().check_read(bucket, false)?;
-            self.unsettled.extend(self.unsettled(bucket).map(|doubts| (bucket, doubts)));
+            if layout.is_replicated() {
+                self.unsettled.extend(self.unsettled(bucket).map(|doubts| (bucket, doubts)));
+            }
         }
         let start = out.len();
         model::msgpack::write_array_len(out, 1);

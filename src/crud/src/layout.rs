@@ -5,7 +5,7 @@ use crate::cell::Cell;
 use crate::compare::field_of;
 use model::msgpack::{self, Reader};
 use model::program::Surroundings;
-use model::{Code, Error, Result, Table, Value};
+use model::{Code, Durability, Error, Result, Table, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -63,6 +63,11 @@ impl Layout {
     /// Whether rows are spread over buckets.
     pub fn is_sharded(&self) -> bool {
         !self.table.is_global()
+    }
+
+    /// Whether reads wait until what they saw can not be lost.
+    pub fn is_replicated(&self) -> bool {
+        self.is_sharded() && self.table.durability == Durability::Replicated
     }
 
     /// How many columns are stored.

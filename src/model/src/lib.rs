@@ -22,6 +22,6 @@ pub use ids::{BucketId, Epoch, InstanceName, RaftId, ReplicasetName, TableId, Ti
 pub use program::Program;
 pub use schema::{Alteration, SchemaChange, View};
 pub use sequence::{Sequence, SequenceId};
-pub use table::{Check, Column, Distribution, Engine, Generated, Index, Table, TableState};
+pub use table::{Check, Column, Distribution, Durability, Engine, Generated, Index, Table, TableState};
 pub use types::ColumnType;
 pub use value::Value;

@@ -3,7 +3,7 @@
 use crate::error::{Code, Error, Result};
 use crate::program::{Program, Step};
 use crate::sequence::Sequence;
-use crate::table::{Check, Column, Generated, Index, Table};
+use crate::table::{Check, Column, Durability, Generated, Index, Table};
 use crate::value::Value;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,9 @@ pub enum Alteration {
     DropCheck {
         name: String,
     },
+    SetDurability {
+        durability: Durability,
+    },
 }
 
 /// A query with a name. Its text is expanded where it is used.
@@ -175,6 +178,7 @@ impl Alteration {
             }
             Alteration::AddCheck { check } => table.checks.push(check.clone()),
             Alteration::DropCheck { name } => table.checks.retain(|check| check.name != *name),
+            Alteration::SetDurability { durability } => table.durability = *durability,
         }
         Ok(())
     }

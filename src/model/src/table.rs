@@ -24,6 +24,32 @@ impl Engine {
     }
 }
 
+/// What a write waits for before it is answered, the least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Durability {
+    /// The master's log alone: a change of master can lose it.
+    Local,
+    /// The logs of all members of the replicaset that are in sync.
+    #[default]
+    Replicated,
+}
+
+impl Durability {
+    pub const ALL: [Durability; 2] = [Durability::Local, Durability::Replicated];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::Replicated => "replicated",
+            Durability::Local => "local",
+        }
+    }
+
+    /// By its name, in any case.
+    pub fn named(name: &str) -> Option<Durability> {
+        Durability::ALL.into_iter().find(|durability| durability.name().eq_ignore_ascii_case(name))
+    }
+}
+
 /// Where a table's rows live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Distribution {
@@ -145,6 +171,8 @@ pub struct Table {
     /// What every row has to meet, the one that is being added by a pending change included.
     #[serde(default)]
     pub checks: Vec<Check>,
+    #[serde(default)]
+    pub durability: Durability,
 }
 
 /// The hidden primary key of a table that was made without one.
@@ -270,6 +298,10 @@ impl Table {
                     .with_hint("a key can only be unique in the whole cluster when it contains the sharding key: add the column to PRIMARY KEY"));
                 }
             }
+        }
+        if self.is_global() && self.durability == Durability::Local {
+            let message = "a global table is written through the log of the cluster: its durability is 'replicated'";
+            return Err(Error::new(Code::InvalidStatement, message));
         }
         self.validate_checks()?;
         self.indexes.iter().try_for_each(|index| self.validate_index(index))

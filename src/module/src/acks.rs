@@ -16,6 +16,7 @@ use crate::lineage;
 use crate::node::Node;
 use crate::raft::disk;
 use crate::start::lua;
+use crate::storage::truncation;
 use catalog::{Instance, Setting, State};
 use model::{Code, Error, InstanceName, Result};
 use replication::{Follower, Promises};
@@ -63,6 +64,10 @@ struct Acks {
     is_deposed: Cell<bool>,
     /// How many members are in sync, and how many have to be for writes to be taken.
     in_sync: Cell<(usize, usize)>,
+    /// What had been written when that was looked at last, and when; it is looked at again once all have it.
+    seen: Cell<(u64, f64)>,
+    /// What had been written at the last report in which a follower lagged.
+    nudged: Cell<u64>,
 }
 
 thread_local! {
@@ -161,6 +166,8 @@ fn acks() -> &'static Acks {
                 timeout_ms: Cell::new(0),
                 is_deposed: Cell::new(false),
                 in_sync: Cell::new((0, 0)),
+                seen: Cell::new((0, 0.0)),
+                nudged: Cell::new(u64::MAX),
             }))
         })
     })
@@ -198,6 +205,13 @@ pub fn on_change(node: &'static Node, state: &State) {
 /// without them, they have all that was written before, and no rows that are not here.
 pub fn promise(state: &State, followers: Vec<&Instance>) -> BTreeMap<InstanceName, u64> {
     let acks = acks();
+    let number = |follower: &&Instance| lineage::numbers().ok()?.into_iter().find(|(_, uuid)| *uuid == follower.uuid);
+    // Nobody waits for those that still lack what others wrote before.
+    let lacks = |follower: &&Instance| {
+        let number = number(follower);
+        number.is_some_and(|(number, _)| relays::lacks_older_rows(number) == Some(true))
+    };
+    let followers: Vec<&Instance> = followers.into_iter().filter(|follower| !lacks(follower)).collect();
     acks.make_promises(&followers);
     let mut members: BTreeSet<InstanceName> = acks.required.borrow().keys().cloned().collect();
     members.extend(acks.promised.borrow().names().cloned());
@@ -212,13 +226,32 @@ pub fn promise(state: &State, followers: Vec<&Instance>) -> BTreeMap<InstanceNam
     followers.into_iter().filter(keeps_up).map(|follower| (follower.name.clone(), follower.version)).collect()
 }
 
-/// The members that a write has waited for for so long.
+/// The members that have not acknowledged for so long what this instance had written, whether or not somebody waits for it.
 pub fn stuck(after_ms: u64) -> BTreeSet<InstanceName> {
     let acks = acks();
-    let waiting = acks.waiting.borrow();
-    let oldest = waiting.iter().find_map(Weak::upgrade);
-    let is_late = |waiting: &Rc<Waiting>| (clock::now_s() - waiting.since_s) * 1e3 >= after_ms as f64;
-    oldest.filter(is_late).map(|waiting| acks.missing(waiting.target).into_iter().collect()).unwrap_or_default()
+    let is_late = |since_s: f64| (clock::now_s() - since_s) * 1e3 >= after_ms as f64;
+    let oldest = acks.waiting.borrow().iter().find_map(Weak::upgrade).map(|waiting| (waiting.target, waiting.since_s));
+    let (seen, since_s) = acks.seen.get();
+    if acks.acknowledged() >= seen {
+        acks.seen.set((written(), clock::now_s()));
+    }
+    let late = oldest.into_iter().chain([(seen, since_s)]).find(|(_, since_s)| is_late(*since_s));
+    late.map(|(target, _)| acks.missing(target).into_iter().collect()).unwrap_or_default()
+}
+
+/// Has followers heard that are where they had been before: the host keeps back a position that equals the last one that it
+/// passed on from the connection before, so nothing is heard of a follower that has lost rows and caught up again, until
+/// something is written. Called with each report while some follower lags; writes a row when nobody else does.
+pub fn nudge(term: u64) {
+    let written = written();
+    if acks().nudged.replace(written) != written {
+        return;
+    }
+    let _ = fiber::spawn("pico_nudge", move || {
+        if let Err(error) = truncation::begin_term(term) {
+            log::warn!("replication: no row to make followers heard: {error}");
+        }
+    });
 }
 
 /// Whether a write may begin.

@@ -117,8 +117,13 @@ pub fn report(node: &Node) -> Result<Report> {
         let members = topology.members(&replicaset.name);
         // The relay to a member that was stopped looks well for a while; the catalog knows better.
         let follows_me = |member: &&Instance| links.get(&member.uuid).is_some_and(|link| link.downstream);
-        let followers = members.filter(|member| member.is_online()).filter(follows_me);
-        (replicaset.master_term, acks::promise(&state, followers.collect()))
+        let followers: Vec<&Instance> = members.filter(|member| member.is_online()).filter(follows_me).collect();
+        let count = followers.len();
+        let in_step = acks::promise(&state, followers);
+        if in_step.len() < count {
+            acks::nudge(replicaset.master_term);
+        }
+        (replicaset.master_term, in_step)
     });
     // A master that is away can not be followed; whoever has its writes may have to take over.
     let is_away = |name: &InstanceName| topology.instances.get(name).is_none_or(|master| !master.is_online());

@@ -4,6 +4,7 @@
 //! A master does the work in the host's own schema; a replica receives it and only waits. What is to be done is found by
 //! comparing, never remembered: a master that dies in the middle, or whose disk is full, leaves it to the next attempt.
 
+use crate::acks;
 use crate::host::{Deadline, Event, Parked, failpoint, fiber, space};
 use crate::node::Node;
 use crate::router;
@@ -11,7 +12,7 @@ use crate::start::storage::create;
 use crate::storage::{self, rows, spaces};
 use catalog::{PendingChange, SchemaId, State};
 use crud::Layout;
-use model::{Alteration, Code, Error, Result, SchemaChange, Table, TableId};
+use model::{Alteration, Code, Durability, Error, Result, SchemaChange, Table, TableId};
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -98,6 +99,10 @@ fn prepare_rows(wanted: &Table, pending: &PendingChange) -> Result<()> {
             if matches!(alteration, Alteration::AddCheck { .. } | Alteration::SetNotNull { .. }) {
                 // Writes are held to it since the change was announced here.
                 rows::check_all(&Layout::new(Arc::new(wanted.clone())))?;
+            }
+            if matches!(alteration, Alteration::SetDurability { durability: Durability::Replicated }) {
+                // What was written before is as safe from now on as what is written after.
+                acks::await_in_sync()?;
             }
             spaces::align(wanted)
         }

@@ -7,7 +7,9 @@
 //! An instance remembers the last term whose master it has followed or been: its rows are a part of that term's history.
 //! What has to be looked at are the cuts of later terms. The number of a member may be given to another one when it has
 //! left, so a row's number alone says little about who wrote it; the order of terms says enough. The one number that a
-//! cut says nothing about is its own master's, who goes on writing.
+//! cut says nothing about is its own master's, who goes on writing; unless that master led the term before too, and writes
+//! under the numbers of rows that its log may have lost. Who pulled some of the new ones before it heard of the term is taken
+//! to have a tail as well.
 
 use crate::clock::Vclock;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,9 @@ pub struct Kept {
 pub struct Cut {
     pub term: u64,
     pub kept: Kept,
+    /// The master is that of the term before, in another life of its process, which may have lost the end of its log.
+    #[serde(default)]
+    pub is_same: bool,
 }
 
 /// The changes of master of one replicaset, oldest first.
@@ -48,9 +53,9 @@ pub enum Stray {
 }
 
 impl History {
-    /// A term begins with these rows.
-    pub fn begin(&mut self, term: u64, kept: Kept) {
-        self.cuts.push(Cut { term, kept });
+    /// A term begins with these rows; `is_same`: under the master of the term before.
+    pub fn begin(&mut self, term: u64, kept: Kept, is_same: bool) {
+        self.cuts.push(Cut { term, kept, is_same });
         if self.cuts.len() > CUTS_MAX {
             self.forgotten = self.cuts.remove(0).term;
         }
@@ -72,7 +77,7 @@ impl History {
             return Some(Stray::TooOld { seen });
         }
         self.cuts.iter().filter(|cut| cut.term > seen).find_map(|cut| {
-            let others = clock.iter().filter(|(number, _)| *number != cut.kept.number);
+            let others = clock.iter().filter(|(number, _)| cut.is_same || *number != cut.kept.number);
             others.into_iter().find_map(|(number, has)| {
                 let kept = cut.kept.clock.get(number);
                 (has > kept).then_some(Stray::Tail { term: cut.term, number, has, kept })

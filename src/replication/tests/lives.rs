@@ -72,7 +72,7 @@ impl Replicaset {
         let member = self.member(number);
         member.seen = term;
         let kept = Kept { number, clock: member.clock() };
-        self.history.begin(term, kept);
+        self.history.begin(term, kept, false);
     }
 
     /// The member follows the master from now on, if it may.

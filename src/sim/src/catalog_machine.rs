@@ -4,7 +4,7 @@
 use crate::machine::Machine;
 use catalog::{Entry, Guard, InstanceState, Newcomer, Op, State, TierSpec};
 use consensus::Rng;
-use model::{Column, ColumnType, Distribution, Engine, SchemaChange, Table, TableState, TierName, Value};
+use model::{Column, ColumnType, Distribution, Durability, Engine, SchemaChange, Table, TableState, TierName, Value};
 use replication::Kept;
 use sharding::{BucketRange, Tenure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +171,7 @@ fn newcomer(number: u64) -> Newcomer {
         uuid: format!("00000000-0000-0000-0000-{number:012x}"),
         address: format!("127.0.0.1:{}", 3300 + number),
         failure_domain: BTreeMap::from([("dc".to_owned(), format!("dc{}", number % 3))]),
+        lost_power: false,
     }
 }
 
@@ -189,6 +190,7 @@ pub fn table(name: &str, is_global: bool) -> Table {
         indexes: vec![],
         state: TableState::Preparing,
         checks: vec![],
+        durability: Durability::Replicated,
     }
 }
 

@@ -44,8 +44,6 @@ pub enum Defect {
     ForgetsCuts,
     /// A member follows the master of a term before it knows what that term kept.
     FollowsEarly,
-    /// A master answers reads of what its term began with before all in sync have it.
-    BeginsWithoutARow,
     /// Monotonic clocks go back and forth, which none may.
     ClockLeaps,
     /// A process goes by the incarnation that it was first told.

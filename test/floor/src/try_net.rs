@@ -3,7 +3,7 @@
 use crate::host::{Call, Deadline, door, fiber};
 use crate::net::{CallError, LinkEvent, MiniServer, Pool, Priority, SERVICE_USER};
 use model::msgpack::{self, Reader};
-use model::{Code, Error, Result};
+use model::{Code, Durability, Error, Result};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -28,7 +28,7 @@ pub fn register() {
     });
     door::register("floor.operate", |call| {
         ask(call, |pool, address, _, argument, deadline| {
-            pool.peer(address).map_err(CallError::not_sent)?.operate(argument, deadline)
+            pool.peer(address).map_err(CallError::not_sent)?.operate(argument, Durability::Replicated, deadline)
         })
     });
     door::register("floor.send", |call| {

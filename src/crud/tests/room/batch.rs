@@ -6,10 +6,13 @@ use crate::memory::{
 use crud::batch::Batch;
 use crud::update::translate;
 use crud::wire::{Answer, FLAG_CHECK, FLAG_NO_RETURN, Mode, Verb, read_answer, read_done_rows, write_op_head};
-use crud::{BucketGuard, BucketState};
+use crud::{BucketGuard, BucketState, Layout};
 use model::msgpack::{self, Reader};
+use model::{Durability, Table};
 use sharding::BucketRange;
 use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
 
 struct World {
     tables: TwoTables,
@@ -233,4 +236,34 @@ fn a_read_of_what_may_be_lost_yet_waits_alone() {
     // From then on nobody has to wait.
     let answers = Batch::new(store(), &world.tables, &world.guard).run(&[&get[..]]);
     assert_eq!((answers.deferred.len(), describe(answers.get(0))), (0, "1 'ann' 30".into()));
+}
+
+#[test]
+fn a_transaction_waits_for_the_table_that_asks_for_most() {
+    const NOTES: u32 = 601;
+    let note = || {
+        let mut bytes = Vec::new();
+        write_op_head(&mut bytes, Verb::Replace, 0, NOTES, 1);
+        bytes.extend(ann());
+        bytes
+    };
+    let local = Table { id: NOTES, durability: Durability::Local, ..Table::clone(&crate::memory::users().table) };
+    let tables = TwoTables(crate::memory::users(), Layout::new(Arc::new(local)));
+    let world = World { tables, ..World::new() };
+    let insert = || op(Verb::Replace, 0, &[&ann()]);
+    let get = op(Verb::Get, 0, &[&user_key(1)]);
+    let waited = |operations: &[Vec<u8>]| {
+        let store = MemoryStore::new(&world.spaces, &world.tables);
+        let committed = Rc::clone(&store.committed);
+        world.run_on(store, operations);
+        committed.get()
+    };
+    assert_eq!(waited(&[note()]), Some(Durability::Local));
+    assert_eq!(waited(&[note(), insert(), note()]), Some(Durability::Replicated));
+    assert_eq!(waited(&[get]), None);
+    let too_few = MemoryStore { too_few: true, ..MemoryStore::new(&world.spaces, &world.tables) };
+    assert_eq!(
+        world.run_on(too_few, &[insert(), note(), insert()]),
+        ["TOO_FEW_IN_SYNC@7", "done", "TOO_FEW_IN_SYNC@7"]
+    );
 }

@@ -6,10 +6,13 @@ use crud::scan::{Direction, Walk};
 use crud::selection::index_columns;
 use crud::{BucketGuard, BucketState, Layout, RowWriter};
 use model::msgpack::{self, Reader};
-use model::{Code, Column, ColumnType, Distribution, Engine, Error, Index, Result, Table, TableId, TableState, Value};
+use model::{
+    Code, Column, ColumnType, Distribution, Durability, Engine, Error, Index, Result, Table, TableId, TableState, Value,
+};
 use sharding::BucketRange;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub const BUCKETS: u32 = 30;
@@ -44,6 +47,7 @@ pub fn colors() -> Layout {
         indexes: vec![],
         state: TableState::Operable,
         checks: vec![],
+        durability: Durability::Replicated,
     }))
 }
 
@@ -60,6 +64,7 @@ pub fn table(columns: Vec<Column>) -> Table {
         indexes: vec![],
         state: TableState::Operable,
         checks: vec![],
+        durability: Durability::Replicated,
     }
 }
 
@@ -133,11 +138,23 @@ pub struct MemoryStore<'a> {
     pub before: Option<Spaces>,
     pub fail_commit: bool,
     pub fail_settle: bool,
+    /// Too few members are in sync for writes that all of them have to have.
+    pub too_few: bool,
+    /// What the last commit waited for.
+    pub committed: Rc<Cell<Option<Durability>>>,
 }
 
 impl<'a> MemoryStore<'a> {
     pub fn new(spaces: &'a RefCell<Spaces>, tables: &'a TwoTables) -> Self {
-        Self { spaces, tables, before: None, fail_commit: false, fail_settle: false }
+        Self {
+            spaces,
+            tables,
+            before: None,
+            fail_commit: false,
+            fail_settle: false,
+            too_few: false,
+            committed: Rc::default(),
+        }
     }
 
     /// Whether the tuple has this key of the primary index.
@@ -185,7 +202,12 @@ impl Store for MemoryStore<'_> {
         if self.fail_settle { Err(Error::new(Code::Timeout, "not yet")) } else { Ok(()) }
     }
 
-    fn commit(&mut self) -> Result<()> {
+    fn check_members(&mut self) -> Result<()> {
+        if self.too_few { Err(Error::new(Code::TooFewInSync, "nobody is in sync")) } else { Ok(()) }
+    }
+
+    fn commit(&mut self, durability: Durability) -> Result<()> {
+        self.committed.set(Some(durability));
         let before = self.before.take().expect("a commit without a transaction");
         if self.fail_commit {
             *self.spaces.borrow_mut() = before;

@@ -3,7 +3,9 @@
 
 use catalog::{Entry, InstanceState, Newcomer, Op, Outcome, State, TierSpec};
 use governor::{Action, Fenced, Follows, InStep, Observed, Raft, SchemaReport, Step, View};
-use model::{Column, ColumnType, Distribution, Engine, InstanceName, SchemaChange, Table, TableState, Value};
+use model::{
+    Column, ColumnType, Distribution, Durability, Engine, InstanceName, SchemaChange, Table, TableState, Value,
+};
 use replication::{Kept, Vclock};
 use sharding::MovePhase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -339,6 +341,7 @@ fn newcomer(name: &str, dc: &str) -> Newcomer {
         uuid: format!("{digits:0>32}"),
         address: format!("{name}:3301"),
         failure_domain: (!dc.is_empty()).then(|| ("dc".to_owned(), dc.to_owned())).into_iter().collect(),
+        lost_power: false,
     }
 }
 
@@ -375,6 +378,7 @@ pub fn create_table(name: &str) -> Op {
         indexes: vec![],
         state: TableState::Preparing,
         checks: vec![],
+        durability: Durability::Replicated,
     };
     Op::SchemaPrepare { change: SchemaChange::CreateTable { table }, timeout_ms: 0 }
 }

@@ -54,19 +54,19 @@ fn write_many(call: &mut Call<'_>, verb: Verb, is_object: bool) -> Result<()> {
     let options = args.options()?;
     let mode = mode_of(&options);
     let (deadline, shape) = read_options(&options, &route)?;
-    let written = read_rows(&route, list, verb, is_object)?;
+    let written = read_rows(&route, list, (verb, mode), is_object)?;
     if written.tuples.is_empty() {
         return Err(Error::new(Code::Argument, format!("{} takes one row at least", call.name())));
     }
     let tuples: Vec<Range<usize>> = written.tuples;
     // The answer is made before the rows leave: the storages keep exactly these.
     let answer = make_answer(&route, &shape, verb, &written.rows.bytes, &tuples)?;
-    let rows = Rows { mode, ..written.rows };
+    let rows = written.rows;
     if route.tier.is_none() {
         write_global(&route, rows, deadline)?;
     } else {
         let count = tuples.len();
-        let failures = router::get()?.write_rows(route.layout.table.id, rows, deadline)?;
+        let failures = router::get()?.write_rows(rows, deadline)?;
         fail_if_any(count, failures)?;
     }
     match answer {
@@ -89,18 +89,15 @@ struct Written {
     tuples: Vec<Range<usize>>,
 }
 
-fn read_rows(route: &Rc<TableRoute>, list: &[u8], verb: Verb, is_object: bool) -> Result<Written> {
+fn read_rows(route: &Rc<TableRoute>, list: &[u8], (verb, mode): (Verb, Mode), is_object: bool) -> Result<Written> {
     let mut reader = Reader::new(list);
     let count = reader.array_len().map_err(|_| Error::new(Code::Argument, "the rows are an array"))?;
     if count > ROWS_MAX {
         return Err(Error::new(Code::LimitExceeded, format!("{count} rows in one call, at most {ROWS_MAX} are taken")));
     }
-    let mut rows = Rows {
-        bytes: Vec::with_capacity(list.len() + count * 4),
-        places: Vec::with_capacity(count),
-        verb,
-        mode: Mode::Each,
-    };
+    let mut rows = Rows::new(&route.layout.table, verb, mode);
+    rows.bytes.reserve(list.len() + count * 4);
+    rows.places.reserve(count);
     let mut tuples = Vec::with_capacity(count);
     for position in 0..count {
         let tuple = read_row(route, &mut reader, &mut rows, is_object).map_err(|mut error| {

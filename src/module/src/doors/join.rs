@@ -73,9 +73,14 @@ fn admit(node: &'static Node, request: JoinRequest, deadline: Deadline) -> Resul
         uuid: request.instance_uuid,
         address: request.address.to_string(),
         failure_domain: request.failure_domain,
+        lost_power: false,
     };
-    let joined =
-        node.propose(Op::Join { instance, tier: request.tier.into(), replaces: request.replaces }, deadline)?;
+    let tier = request.tier.into();
+    if let Some(forgets) = request.forgets {
+        node.propose(Op::Renumber { instance, tier, forgets }, deadline)?;
+        return standing(&node.state(), &name);
+    }
+    let joined = node.propose(Op::Join { instance, tier, replaces: request.replaces }, deadline)?;
     failpoint::reach("join.admitted");
     let (answer, master) =
         node.wait_for(deadline, "the replicaset to have a master to copy", |state| place(state, &name))?;
@@ -84,6 +89,14 @@ fn admit(node: &'static Node, request: JoinRequest, deadline: Deadline) -> Resul
     }
     failpoint::reach("join.placed");
     Ok(answer)
+}
+
+/// What a member is told that is where it belongs, and has to copy nobody.
+fn standing(state: &State, name: &InstanceName) -> Result<JoinAnswer> {
+    let instance = state.topology.instance(name)?;
+    let replicaset = state.topology.replicaset(&instance.replicaset)?;
+    let (replicaset_uuid, term) = (replicaset.uuid.clone(), replicaset.master_term);
+    Ok(JoinAnswer { raft_id: instance.raft_id, replicaset_uuid, donors: Vec::new(), term })
 }
 
 /// What the newcomer is told, and the master whose storage it copies; None while it has to wait for one.

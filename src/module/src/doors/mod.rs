@@ -5,6 +5,7 @@ pub mod admin;
 pub mod join;
 pub mod raft;
 pub mod recover;
+pub mod settings;
 pub mod start;
 pub mod status;
 pub mod table;
@@ -24,6 +25,7 @@ pub fn open() {
     door::register("picodata.switchover", admin::serve_switchover);
     door::register("picodata.set_weight", admin::serve_set_weight);
     door::register("picodata.set_setting", admin::serve_set_setting);
+    door::register("picodata.settings", settings::serve);
     door::register("picodata.create_table", tables::serve_create_table);
     door::register("picodata.drop_table", tables::serve_drop_table);
     door::register("picodata.create_index", tables::serve_create_index);

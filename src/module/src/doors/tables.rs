@@ -3,7 +3,9 @@
 use crate::host::{Call, Deadline};
 use crate::schema_change;
 use model::msgpack::{Reader, write_bool};
-use model::{Code, Column, ColumnType, Distribution, Engine, Error, Index, Result, SchemaChange, Table, TableState};
+use model::{
+    Code, Column, ColumnType, Distribution, Durability, Engine, Error, Index, Result, SchemaChange, Table, TableState,
+};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ struct TableOptions {
     sharding_key: Option<Vec<String>>,
     tier: Option<String>,
     engine: Option<String>,
+    /// 'replicated' or 'local'.
+    durability: Option<String>,
     #[serde(default)]
     if_not_exists: bool,
     timeout: Option<f64>,
@@ -133,6 +137,12 @@ fn table_of(options: TableOptions) -> Result<Table> {
         Some("vinyl") => Engine::Vinyl,
         Some(other) => return Err(Error::new(Code::Argument, format!("engine is 'memtx' or 'vinyl', not '{other}'"))),
     };
+    let durability = match options.durability.as_deref() {
+        None => Durability::default(),
+        Some(name) => Durability::named(name).ok_or_else(|| {
+            Error::new(Code::Argument, format!("durability is 'replicated' or 'local', not '{name}'"))
+        })?,
+    };
     let mut table = Table {
         id: 0,
         name: options.name,
@@ -144,6 +154,7 @@ fn table_of(options: TableOptions) -> Result<Table> {
         indexes: vec![],
         state: TableState::Preparing,
         checks: vec![],
+        durability,
     };
     table.primary_key = positions(&table, &options.primary_key)?;
     table.distribution = match options.distribution.as_deref() {

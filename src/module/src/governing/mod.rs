@@ -10,7 +10,7 @@ use crate::host::{Deadline, Event, clock, failpoint, fiber};
 use crate::node::{self, Node};
 use catalog::{MoveId, SchemaId};
 use governor::{Raft, View};
-use model::{InstanceName, Result};
+use model::{Code, InstanceName, Result};
 use observer::Observer;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -211,7 +211,9 @@ impl Term {
             let until_s = match &result {
                 Ok(()) => clock::now_s(),
                 Err(error) => {
-                    log::warn!("governor: {}: {key}: {error}", action.rule);
+                    // What was planned on is past: the next plan looks again.
+                    let level = if error.code == Code::Conflict { log::Level::Info } else { log::Level::Warn };
+                    log::log!(level, "governor: {}: {key}: {error}", action.rule);
                     clock::now_s() + REST_S
                 }
             };

@@ -91,6 +91,25 @@ pub fn is_beyond(id: u32) -> Option<bool> {
     }
 }
 
+/// Whether the member with this number lacks rows of others than this instance, which it has acknowledged nothing of. None
+/// where that can not be read.
+pub fn lacks_older_rows(id: u32) -> Option<bool> {
+    if !IS_VERIFIED.get() {
+        return None;
+    }
+    // SAFETY: as in `acknowledged`.
+    unsafe {
+        let member = if id < MEMBERS_MAX { own::replica_by_id(id) } else { std::ptr::null() };
+        if member.is_null() {
+            return Some(true);
+        }
+        let relay = Trusted.read::<usize>(member as usize + place::RELAY).filter(|relay| *relay != 0)?;
+        let (theirs, mine) = (own::relay_vclock(relay as *const _) as usize, own::box_vclock as usize);
+        let is_less = |number| component(&Trusted, theirs, number) < component(&Trusted, mine, number);
+        Some((1..MEMBERS_MAX).filter(|number| *number != own::instance_id).any(is_less))
+    }
+}
+
 /// How many rows this instance has written of its own; None where that can not be read.
 pub fn written() -> Option<u64> {
     // SAFETY: the places were verified; the clock lives as long as the process.

@@ -1,7 +1,7 @@
 //! Doors by which the leader says whom this instance follows: nobody from now on (`fence`), or the master of a term
 //! (`follow`), for which a place has to be free among the host's numbers (`make_room`).
 
-use super::{check, clock};
+use super::{check, clock, replicaset};
 use crate::governing;
 use crate::host::{Call, Deadline, IteratorKind, Space, failpoint, fiber, space};
 use crate::node::{self, Node};
@@ -11,7 +11,7 @@ use crate::start::storage;
 use boot::Address;
 use model::msgpack::{Reader, write_array_len, write_bin, write_str, write_uint};
 use model::{Code, Error, InstanceName, ReplicasetName, Result};
-use replication::Vclock;
+use replication::{Kept, Vclock};
 use std::collections::BTreeSet;
 
 pub const FOLLOW_DOOR: &str = "picodata.peer.follow";
@@ -23,6 +23,8 @@ const DOOR_TIMEOUT_MS: u64 = 5_000;
 /// How long a member may take to reach what the old master has, and how often it looks.
 const REACH_TIMEOUT_MS: u64 = 500;
 const REACH_LOOK_S: f64 = 0.001;
+/// The same, for rows of its own that an instance has lost.
+const OWN_ROWS_TIMEOUT_MS: u64 = 4_000;
 /// The space in which the host numbers the members of a replicaset.
 const SPACE_OF_MEMBERS: Space = Space(320);
 
@@ -69,10 +71,10 @@ pub fn serve_follow(call: &mut Call<'_>) -> Result<()> {
         // A row that passes through the log behind everything that was received before.
         disk::write_mark(disk::FENCE_KEY, term)?;
         failpoint::reach("follow.marked");
-        check(node)?;
+        let rows = check(node)?;
         node.lineage.note(term)?;
         failpoint::reach("follow.noted");
-        storage::set_replication(&node.config, &addresses)?;
+        pull(node, &rows, &addresses)?;
         *node.facts.follows.borrow_mut() = wanted;
         failpoint::reach("follow.following");
         node.facts.changed.notify_all();
@@ -97,7 +99,7 @@ pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
     reader.array_len()?;
     let replicaset: ReplicasetName = reader.str()?.into();
     let term = reader.uint()?;
-    let reach: Option<Vclock> = decode(reader.bin()?)?;
+    let wanted: Option<Vclock> = decode(reader.bin()?)?;
     let deadline = Deadline::after_ms(DOOR_TIMEOUT_MS);
     node.lineage.work.run(deadline, || {
         await_term(node, &replicaset, term, deadline)?;
@@ -107,8 +109,8 @@ pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
         failpoint::reach("fence.asked");
         storage::set_read_only(true)?;
         failpoint::reach("fence.read_only");
-        if let Some(reach) = reach {
-            catch_up(&reach)?;
+        if let Some(wanted) = wanted {
+            reach(&wanted, REACH_TIMEOUT_MS)?;
         }
         follow_nobody(node, term)?;
         failpoint::reach("fence.unfollowed");
@@ -125,14 +127,19 @@ pub fn serve_fence(call: &mut Call<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until these rows are here, but not for long: writes wait meanwhile.
-fn catch_up(reach: &Vclock) -> Result<()> {
-    let deadline = Deadline::after_ms(REACH_TIMEOUT_MS);
+/// Waits until these rows are here, but not for long: writes wait meanwhile. Answers whether they are.
+fn reach(wanted: &Vclock, timeout_ms: u64) -> Result<bool> {
+    let deadline = Deadline::after_ms(timeout_ms);
     // The host tells nobody when it has applied a row.
-    while !clock()?.clock.covers(reach) && !deadline.has_passed() && !fiber::is_cancelled() {
+    loop {
+        if clock()?.clock.covers(wanted) {
+            return Ok(true);
+        }
+        if deadline.has_passed() || fiber::is_cancelled() {
+            return Ok(false);
+        }
         fiber::sleep(REACH_LOOK_S);
     }
-    Ok(())
 }
 
 /// Waits until this instance has applied the beginning of a term.
@@ -165,7 +172,31 @@ pub fn again(node: &Node) -> Result<()> {
     let Some((_, peers)) = node.facts.follows.borrow().clone() else { return Ok(()) };
     let addresses: Vec<Address> = peers.iter().map(|peer| peer.parse()).collect::<Result<_>>()?;
     storage::set_replication(&node.config, &[])?;
-    storage::set_replication(&node.config, &addresses)
+    pull(node, &clock()?, &addresses)
+}
+
+/// Begins to pull rows from these members; those of this instance's own too, when a log that lost its end has them no more.
+fn pull(node: &Node, rows: &Kept, members: &[Address]) -> Result<()> {
+    let state = node.state();
+    let last = replicaset(node, &state).and_then(|replicaset| replicaset.history.last());
+    let kept = last.map_or(0, |cut| cut.kept.clock.get(rows.number));
+    let mine = rows.clock.get(rows.number);
+    if mine >= kept {
+        return storage::set_replication(&node.config, members);
+    }
+    log::warn!(
+        "picodata: this instance's log has {mine} rows of its own, and the replicaset kept {kept}: it pulls them"
+    );
+    let own = [(rows.number, kept)].into_iter().collect();
+    let pulled = storage::ask_for_own_rows(true).and_then(|()| storage::set_replication(&node.config, members));
+    let pulled = pulled.and_then(|()| reach(&own, OWN_ROWS_TIMEOUT_MS));
+    storage::ask_for_own_rows(false)?;
+    if pulled? {
+        return Ok(());
+    }
+    // The host would leave them out from now on: who asked asks again.
+    storage::set_replication(&node.config, &[])?;
+    Err(Error::new(Code::Timeout, "the rows that this instance's log has lost did not come in time"))
 }
 
 /// Has the master of a replicaset forget members that the catalog does not know any more, as of a place in the log.

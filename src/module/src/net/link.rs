@@ -10,7 +10,7 @@ use super::{BATCH_PROCEDURE, Priority};
 use crate::host::clock::Deadline;
 use crate::host::error::from_wire;
 use crate::host::fiber::{self, Event, FiberHandle, Waiter};
-use model::{Code, Error, Result};
+use model::{Code, Durability, Error, Result};
 use std::cell::{Cell, RefCell};
 use std::io::IoSlice;
 use std::rc::Rc;
@@ -63,7 +63,8 @@ pub struct Link {
     address: String,
     socket: Socket,
     outbound: RefCell<Outbound>,
-    batch: RefCell<Batch>,
+    /// By durability: what needs only the master's log does not wait for what needs more.
+    batches: [RefCell<Batch>; Durability::ALL.len()],
     waits: RefCell<Slots<Wait>>,
     frames: RefCell<Slots<Frame>>,
     /// There is something to write, and the writer was told.
@@ -102,7 +103,7 @@ impl Link {
             address: address.to_owned(),
             socket,
             outbound: RefCell::default(),
-            batch: RefCell::default(),
+            batches: Default::default(),
             waits: RefCell::new(Slots::new(WAITING_MAX)),
             frames: RefCell::new(Slots::new(FRAMES_MAX)),
             write_requested: Cell::new(false),
@@ -143,18 +144,19 @@ impl Link {
         self.await_outcome(&wait)
     }
 
-    /// Adds `operation` to the batch that leaves at the end of this loop turn, and waits for its answer.
-    pub fn operate(&self, operation: &[u8], deadline: Deadline) -> Outcome {
+    /// Adds `operation` to the batch of its durability that leaves at the end of this loop turn, and waits for its answer.
+    pub fn operate(&self, operation: &[u8], durability: Durability, deadline: Deadline) -> Outcome {
         self.wait_for_room(deadline)?;
         let wait = self.register(deadline)?;
+        let batch = &self.batches[durability as usize];
         let is_full = {
-            let mut batch = self.batch.borrow_mut();
+            let mut batch = batch.borrow_mut();
             batch.args.push(operation);
             batch.waits.push(wait.key);
             batch.args.is_full()
         };
         if is_full {
-            self.close_batch();
+            self.close_batch(batch);
         }
         self.request_write();
         self.await_outcome(&wait)
@@ -290,8 +292,8 @@ impl Link {
     }
 
     /// Turns the operations gathered so far into one frame.
-    fn close_batch(&self) {
-        let mut batch = self.batch.borrow_mut();
+    fn close_batch(&self, batch: &RefCell<Batch>) {
+        let mut batch = batch.borrow_mut();
         if batch.args.is_empty() {
             return;
         }
@@ -328,7 +330,7 @@ impl Link {
                 fiber::suspend();
                 continue;
             }
-            self.close_batch();
+            self.batches.iter().for_each(|batch| self.close_batch(batch));
             if let Err(error) = self.write_pending() {
                 self.break_off(self.lost(&error));
             }

@@ -6,7 +6,7 @@ use super::pool::{LinkEvent, Shared};
 use super::{Priority, handshake};
 use crate::host::clock::Deadline;
 use crate::host::fiber::{self, Event};
-use model::{Code, Error, Result};
+use model::{Code, Durability, Error, Result};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -68,9 +68,15 @@ impl Peer {
         self.link(deadline)?.call(procedure, args, priority, deadline)
     }
 
-    /// Sends one operation in the batch of this loop turn; answers the object that `picodata.peer.batch` answered for it.
-    pub fn operate(self: &Rc<Self>, operation: &[u8], deadline: Deadline) -> Result<Vec<u8>, CallError> {
-        self.link(deadline)?.operate(operation, deadline)
+    /// Sends one operation in the batch that its durability has in this loop turn; answers the object that
+    /// `picodata.peer.batch` answered for it.
+    pub fn operate(
+        self: &Rc<Self>,
+        operation: &[u8],
+        durability: Durability,
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, CallError> {
+        self.link(deadline)?.operate(operation, durability, deadline)
     }
 
     /// Sends a call whose answer is ignored, before all others. Never waits: without a connection the message is lost,

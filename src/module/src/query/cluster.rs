@@ -3,20 +3,45 @@
 use super::{fragments, moments, scans, schema};
 use crate::bridge;
 use crate::host::Deadline;
-use crate::{node, router, schema_change, sequences};
+use crate::{node, router, schema_change, sequences, storage};
 use async_trait::async_trait;
 use catalog::State;
-use model::{Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, Sequence, Table, TableId, Value};
+use model::{
+    Code, Durability, Error, InstanceName, ReplicasetName, Result, SchemaChange, Sequence, Table, TableId, Value,
+};
 use sql::cluster::{Cluster, Frames, Moment, Operation, QueryKey, RowChange, Scan, ScanRequest, Schema};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// The pause before a statement is tried again, at first and at most.
 const PAUSE_FIRST_MS: u64 = 2;
 const PAUSE_MAX_MS: u64 = 200;
 
-/// This instance's way to the cluster, for worker threads.
-pub struct ModuleCluster;
+/// This instance's way to the cluster, for one statement or fragment on worker threads.
+#[derive(Default)]
+pub struct ModuleCluster {
+    has_read: HasRead,
+}
+
+/// Whether rows were read on this instance that could be lost yet, so that an answer has to wait.
+#[derive(Clone, Default)]
+pub struct HasRead(Arc<AtomicBool>);
+
+impl HasRead {
+    /// Waits until nothing that was read can be lost. On a fiber of the tx thread.
+    ///
+    /// Errors: `Timeout`.
+    pub fn settle(&self) -> Result<()> {
+        if self.0.load(Ordering::Acquire) { storage::get()?.settle_all() } else { Ok(()) }
+    }
+}
+
+impl ModuleCluster {
+    pub fn has_read(&self) -> HasRead {
+        self.has_read.clone()
+    }
+}
 
 #[async_trait]
 impl Cluster for ModuleCluster {
@@ -49,6 +74,9 @@ impl Cluster for ModuleCluster {
     }
 
     async fn scan(&self, request: ScanRequest, moment: Arc<Moment>) -> Result<Box<dyn Scan>> {
+        if !request.table.is_global() && request.table.durability == Durability::Replicated {
+            self.has_read.0.store(true, Ordering::Release);
+        }
         scans::open(request, moment).await
     }
 

@@ -3,12 +3,12 @@
 //!
 //! A storage keeps a running fragment until it is read to its end, cancelled, or past its deadline.
 
+use super::cluster::{HasRead, ModuleCluster};
 use super::{Sql, moments, schema};
 use crate::bridge;
 use crate::host::{Call, Deadline, fiber, inbox};
 use crate::net::CallError;
 use crate::node;
-use crate::storage;
 use async_trait::async_trait;
 use boot::Address;
 use futures::future::{AbortHandle, AbortRegistration, Abortable};
@@ -37,6 +37,7 @@ struct Fragment {
     state: State,
     /// Ends it at its deadline.
     expiry: tokio::task::AbortHandle,
+    has_read: HasRead,
 }
 
 enum State {
@@ -184,13 +185,17 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
         tokio::time::sleep_until(until.into()).await;
         end(&ending);
     })?;
+    let cluster = ModuleCluster::default();
+    let has_read = cluster.has_read();
     let first = async move {
-        let frames = sql.engine.run_fragment(Arc::clone(&sql.cluster), request).await?;
+        let frames = sql.engine.run_fragment(Arc::new(cluster), request).await?;
         Ok(Box::new(frames) as Box<dyn Frames>)
     };
     let (abort, registration) = AbortHandle::new_pair();
-    fragments(|fragments| fragments.insert(key.clone(), Fragment { state: State::Working(abort), expiry }));
-    answer(call, key, registration, first)
+    fragments(|fragments| {
+        fragments.insert(key.clone(), Fragment { state: State::Working(abort), expiry, has_read: has_read.clone() })
+    });
+    answer(call, key, registration, has_read, first)
 }
 
 /// `picodata.peer.fragment_next(router, number)`: the next frames, in the same form.
@@ -200,7 +205,7 @@ pub fn serve_next(call: &mut Call<'_>) -> Result<()> {
     let frames = fragments(|fragments| {
         let fragment = fragments.get_mut(&key)?;
         match std::mem::replace(&mut fragment.state, State::Working(abort)) {
-            State::Waiting(frames) => Some(frames),
+            State::Waiting(frames) => Some((frames, fragment.has_read.clone())),
             // Asked for twice: what works goes on, and its answer is the other call's.
             working => {
                 fragment.state = working;
@@ -208,11 +213,11 @@ pub fn serve_next(call: &mut Call<'_>) -> Result<()> {
             }
         }
     });
-    let frames = frames.ok_or_else(|| {
+    let (frames, has_read) = frames.ok_or_else(|| {
         Error::new(Code::Cancelled, "the fragment is not running any more")
             .with_hint("its time was over, or the storage restarted")
     })?;
-    answer(call, key, registration, async move { Ok(frames) })
+    answer(call, key, registration, has_read, async move { Ok(frames) })
 }
 
 /// `picodata.peer.fragment_cancel(router, number)`.
@@ -232,6 +237,7 @@ fn answer(
     call: &mut Call<'_>,
     key: Key,
     registration: AbortRegistration,
+    has_read: HasRead,
     frames: impl Future<Output = Result<Box<dyn Frames>>> + Send + 'static,
 ) -> Result<()> {
     let under = key.clone();
@@ -244,7 +250,7 @@ fn answer(
         end(&key);
     }
     let (answer, _) = done?;
-    storage::get()?.settle_all()?;
+    has_read.settle()?;
     call.reply(&answer)
 }
 

@@ -19,9 +19,11 @@ use crate::router;
 use crate::storage;
 use arguments::Arguments;
 use catalog::{Setting, State};
+use cluster::ModuleCluster;
 use model::msgpack::Reader;
 use model::{Code, Error, Result, TableId, Value};
 use running::{Running, outcome_of_unfinished};
+use sql::cluster::Cluster;
 use sql::engine::Engine;
 use sql::front::bridge::{EngineQueries, QueryBounds};
 use sql::front::{Executor, Limits, PointPlan, StatementCache, Within, is_simple, parse};
@@ -39,7 +41,6 @@ const POOL_BYTES: usize = 2 << 30;
 /// What worker threads run statements with. One an instance.
 pub struct Sql {
     pub engine: Arc<Engine>,
-    pub cluster: Arc<dyn sql::cluster::Cluster>,
     pub executor: Executor,
     bounds: Arc<QueryBounds>,
 }
@@ -58,7 +59,7 @@ impl Sql {
             // The settings bound results; what the executor would bound them to is above all settings.
             let limits = Limits { result_rows_max: usize::MAX, ..Limits::default() };
             let executor = Executor::new(Arc::new(queries), limits);
-            Sql { engine, cluster: Arc::new(cluster::ModuleCluster), executor, bounds }
+            Sql { engine, executor, bounds }
         }))
     }
 }
@@ -154,16 +155,17 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
         began_writing: Arc::default(),
     };
     let began_writing = Arc::clone(&within.began_writing);
+    let cluster = ModuleCluster::default();
+    let has_read = cluster.has_read();
+    let cluster: Arc<dyn Cluster> = Arc::new(cluster);
     let (_running, work) = Running::of(arguments.text, within.deadline, async move {
-        let answer = sql.executor.execute(&sql.cluster, &text, &params, &within).await?;
+        let answer = sql.executor.execute(&cluster, &text, &params, &within).await?;
         let mut out = Vec::new();
         answer.write(&mut out);
         Ok(out)
     });
-    let answer = bridge::run(deadline, work).map_err(|error| outcome_of_unfinished(error, &began_writing))?;
-    // Part of it may have been read here, of rows that could be lost yet.
-    storage::get()?.settle_all()?;
-    Ok(answer)
+    let answer = bridge::run(deadline, work).and_then(|answer| has_read.settle().map(|()| answer));
+    answer.map_err(|error| outcome_of_unfinished(error, &began_writing))
 }
 
 /// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.

@@ -140,15 +140,15 @@ fn insert(
 
 /// Rows of several buckets: all or none on each replicaset.
 fn insert_many(verb: Verb, route: &TableRoute, deadline: Deadline, bound: &BoundPlan) -> Result<u64> {
-    let table = route.layout.table.id;
-    let mut rows = Rows { bytes: Vec::new(), places: Vec::with_capacity(bound.len()), verb, mode: Mode::Atomic };
+    let mut rows = Rows::new(&route.layout.table, verb, Mode::Atomic);
+    rows.places.reserve(bound.len());
     for at in 0..bound.len() {
         let (tuple, bucket) = bound.item(at);
         let start = rows.bytes.len();
         rows.bytes.extend_from_slice(tuple);
         rows.places.push((start..rows.bytes.len(), bucket));
     }
-    let failures = router::get()?.write_rows(table, rows, deadline)?;
+    let failures = router::get()?.write_rows(rows, deadline)?;
     if failures.is_empty() {
         return Ok(bound.len() as u64);
     }

@@ -3,7 +3,7 @@
 //! Everything here runs inside a transaction of the caller or reads at start; the formats of the rows are the consensus
 //! room's.
 
-use crate::host::{IteratorKind, Space};
+use crate::host::{IteratorKind, Space, Transaction};
 use consensus::{LogRow, Persist, StateKey};
 use model::msgpack::{Reader, write_array_len, write_bin, write_str, write_uint};
 use model::{Code, Error, Result};
@@ -18,6 +18,8 @@ pub const MARKS: u32 = 515;
 pub const FENCE_KEY: &str = "fence";
 /// Written to pass through the log behind everything that is on its way there.
 pub const BARRIER_KEY: &str = "barrier";
+/// The start of the machine under which this instance was online last.
+pub const MACHINE_KEY: &str = "machine";
 /// The last term whose master this instance followed or was.
 pub const SEEN_KEY: &str = "seen";
 
@@ -60,6 +62,22 @@ pub fn write(persist: &Persist) -> Result<()> {
         Space(STATE).replace(&row)?;
     }
     Ok(())
+}
+
+/// Deletes the log, the values beside it and the catalog; the notes of other rooms stay.
+pub fn clear() -> Result<()> {
+    let transaction = Transaction::begin()?;
+    for space in [LOG, STATE, CATALOG] {
+        let mut keys = Vec::new();
+        for_each(space, |tuple| {
+            let mut reader = Reader::new(tuple);
+            reader.array_len()?;
+            keys.push([&[0x91], reader.raw()?].concat());
+            Ok(())
+        })?;
+        keys.iter().try_for_each(|key| Space(space).delete(0, key).map(drop))?;
+    }
+    transaction.commit()
 }
 
 /// Deletes the rows on one side of an index, which included.

@@ -10,7 +10,9 @@
 use crate::host::{Deadline, Event, Parked, clock, failpoint, fiber};
 use crate::raft::machine::{Applied, Machine};
 use crate::raft::transport::Transport;
-use catalog::Outcome;
+use crate::{node, start};
+use boot::Address;
+use catalog::{Instance, InstanceState, Outcome};
 use consensus::{Node, Outgoing, Position, Ready, Role, Status};
 use model::{Code, Error, InstanceName, RaftId, Result};
 use std::cell::{Cell, RefCell};
@@ -362,6 +364,9 @@ impl Driver {
                         return Err(error);
                     }
                     log::warn!("raft: a message was refused: {error}");
+                    if error.code == Code::Corrupted {
+                        begin_without_log();
+                    }
                 }
             }
             Input::Propose { entry, reply } => match self.node.propose(entry, Vec::new()) {
@@ -537,5 +542,23 @@ impl Driver {
         self.node.compact(self.snapshot_index)?;
         failpoint::reach("compact.done");
         Ok(())
+    }
+}
+
+/// The leader counts on entries that this instance has acknowledged and lost, or has lost some that were committed here. The
+/// instance keeps its rows, and takes part in Raft as somebody else. What keeps it from that is tried again with the leader's
+/// next message.
+fn begin_without_log() {
+    let Ok(node) = node::get() else { return };
+    let state = node.state();
+    let is_other = |other: &&Instance| other.name != node.me.name && other.state != InstanceState::Expelled;
+    let others = state.topology.instances.values().filter(is_other);
+    let others: BTreeSet<Address> = others.filter_map(|other| other.address.parse().ok()).collect();
+    if others.is_empty() {
+        return;
+    }
+    log::warn!("picodata: instance {} begins again without its Raft log, under another number", node.me.name);
+    if let Err(error) = start::start_without_log(others) {
+        log::error!("picodata: this instance can not begin again: {error}");
     }
 }

@@ -1,20 +1,21 @@
 //! Changes that an SQL statement computed, on their way to box: for each replicaset one operation that applies all of its
 //! changes or none.
 
-use super::execute::no_master;
-use super::{Master, Router, TableRoute, Target, global, peer};
+use super::execute::operate_at;
+use super::{Router, TableRoute, Target, global};
 use crate::host::Deadline;
 use crate::side_by_side::{self, Task};
-use crate::storage;
+use crud::Layout;
 use crud::report::Report;
 use crud::retry::{self, Failure, Next};
 use crud::update::INDEX_BASE;
 use crud::wire::{self, Answer, Verb};
 use model::msgpack::{self, Reader};
-use model::{BucketId, Result, Table, TableId, Value};
+use model::{BucketId, Result, Table, Value};
 use sql::cluster::RowChange;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Replicasets that one statement writes to at the same time.
 const TARGETS_MAX: usize = 64;
@@ -46,7 +47,7 @@ impl Router {
         let mut report = Report::default();
         let result = self.patiently(deadline, true, || {
             let mut last = None;
-            for outcome in self.send_changes(table.id, std::mem::take(&mut left), deadline)? {
+            for outcome in self.send_changes(&route.layout, std::mem::take(&mut left), deadline)? {
                 match outcome.result {
                     Ok(changed) => report.done(&outcome.target.replicaset, changed),
                     Err(failure) => match retry::next(failure.clone(), true) {
@@ -71,32 +72,29 @@ impl Router {
 
     fn send_changes(
         &'static self,
-        table: TableId,
+        layout: &Arc<Layout>,
         changes: Vec<Encoded>,
         deadline: Deadline,
     ) -> Result<Vec<Outcome>, Failure> {
         let mut parts: HashMap<*const Target, (Rc<Target>, Vec<Encoded>)> = HashMap::new();
         for change in changes {
-            let target = self.target(table, change.0).map_err(Failure::NotSent)?;
+            let target = self.target(layout.table.id, change.0).map_err(Failure::NotSent)?;
             parts.entry(Rc::as_ptr(&target)).or_insert_with(|| (target, Vec::new())).1.push(change);
         }
         let task = |(target, changes): (Rc<Target>, Vec<Encoded>)| -> Task<Outcome> {
-            Box::new(move || Outcome { result: send(table, &target, &changes, deadline), target, changes })
+            let layout = Arc::clone(layout);
+            Box::new(move || Outcome { result: send(&layout.table, &target, &changes, deadline), target, changes })
         };
         side_by_side::run("pico_write", TARGETS_MAX, parts.into_values().map(task).collect()).map_err(Failure::NoAnswer)
     }
 }
 
 /// Sends one replicaset its changes; answers how many rows changed.
-fn send(table: TableId, target: &Target, changes: &[Encoded], deadline: Deadline) -> Result<u64, Failure> {
+fn send(table: &Table, target: &Target, changes: &[Encoded], deadline: Deadline) -> Result<u64, Failure> {
     let mut operation = Vec::new();
-    wire::write_op_head(&mut operation, Verb::Changes, 0, table, 1);
+    wire::write_op_head(&mut operation, Verb::Changes, 0, table.id, 1);
     operation.append(&mut list_of(changes));
-    let answer = match &target.master {
-        None => return Err(no_master(target)),
-        Some(Master::Here) => storage::get().map_err(Failure::NotSent)?.run_one(&operation),
-        Some(Master::At(peer)) => peer::operate(peer, &operation, deadline)?,
-    };
+    let answer = operate_at(target, &operation, table.durability, deadline)?;
     match wire::read_answer(&mut Reader::new(&answer)).map_err(Failure::NoAnswer)? {
         Answer::Refused(error, version) => Err(Failure::Refused(error, version)),
         Answer::Done(done) => {

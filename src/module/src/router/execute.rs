@@ -6,7 +6,7 @@ use crate::storage::{self, procedure};
 use crud::retry::{self, Failure, Next};
 use crud::wire::{self, Answer, Done};
 use model::msgpack::Reader;
-use model::{BucketId, Code, Error, Result, TableId};
+use model::{BucketId, Code, Durability, Error, Result, TableId};
 use std::rc::Rc;
 
 /// The first pause before another attempt, where nothing says that it can be made at once; each is twice the last.
@@ -82,14 +82,8 @@ impl Router {
     }
 
     fn attempt(&self, request: &Request<'_>, target: &Target) -> Result<Reply, Failure> {
-        let bytes = match &target.master {
-            None => return Err(no_master(target)),
-            Some(Master::Here) => {
-                let storage = storage::get().map_err(Failure::NotSent)?;
-                storage.run_one(request.operation)
-            }
-            Some(Master::At(peer)) => peer::operate(peer, request.operation, request.deadline)?,
-        };
+        let durability = request.route.layout.table.durability;
+        let bytes = operate_at(target, request.operation, durability, request.deadline)?;
         match wire::read_answer(&mut Reader::new(&bytes)) {
             Ok(Answer::Done(_)) => Ok(Reply { bytes }),
             Ok(Answer::Refused(error, version)) => Err(Failure::Refused(error, version)),
@@ -105,6 +99,22 @@ impl Router {
         let tier = snapshot.table_by_id(table)?.tier.as_ref();
         let target = tier.and_then(|tier| tier.target(bucket)).map(Rc::clone);
         target.ok_or_else(|| Error::new(Code::Internal, format!("bucket {bucket} is not one of the table's tier")))
+    }
+}
+
+/// Runs an operation, in its wire form, at the master of a replicaset. Its answer may be a refusal.
+///
+/// Errors: that there is no master, and what the network says.
+pub(super) fn operate_at(
+    target: &Target,
+    operation: &[u8],
+    durability: Durability,
+    deadline: Deadline,
+) -> Result<Vec<u8>, Failure> {
+    match &target.master {
+        None => Err(no_master(target)),
+        Some(Master::Here) => Ok(storage::get().map_err(Failure::NotSent)?.run_one(operation)),
+        Some(Master::At(peer)) => peer::operate(peer, operation, durability, deadline),
     }
 }
 

@@ -3,13 +3,19 @@
 use crate::host::Deadline;
 use crate::net::{CallError, Fate, Peer, Priority};
 use crud::retry::Failure;
+use model::Durability;
 use std::rc::Rc;
 
-/// Sends an operation with the batch of this loop turn and waits for its answer.
+/// Sends an operation with the batch that its table's durability has in this loop turn, and waits for its answer.
 ///
 /// Errors: what the network says. That the storage refused is in the answer.
-pub fn operate(peer: &Rc<Peer>, operation: &[u8], deadline: Deadline) -> Result<Vec<u8>, Failure> {
-    peer.operate(operation, deadline).map_err(failure)
+pub fn operate(
+    peer: &Rc<Peer>,
+    operation: &[u8],
+    durability: Durability,
+    deadline: Deadline,
+) -> Result<Vec<u8>, Failure> {
+    peer.operate(operation, durability, deadline).map_err(failure)
 }
 
 /// Calls a door of another instance.

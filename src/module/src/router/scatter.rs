@@ -1,6 +1,6 @@
 //! Requests that touch many buckets: grouped by the replicaset that owns them, side by side, put together again.
 
-use super::execute::no_master;
+use super::execute::{no_master, operate_at};
 use super::{Master, Router, TableRoute, Target, peer};
 use crate::host::Deadline;
 use crate::side_by_side::{self, Task};
@@ -10,7 +10,7 @@ use crud::scan::{Found, merge};
 use crud::wire::{self, Answer, Mode, Verb};
 use crud::{Layout, Selection};
 use model::msgpack::{self, Reader};
-use model::{BucketId, Code, Error, Result, TableId};
+use model::{BucketId, Code, Durability, Error, Result, Table, TableId};
 use sharding::BucketRange;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,12 +22,20 @@ const TARGETS_MAX: usize = 64;
 
 /// Rows of one table on their way to the storages.
 pub struct Rows {
+    table: TableId,
+    durability: Durability,
     /// Each the element of a many-row operation: a tuple, or what an upsert takes.
     pub bytes: Vec<u8>,
     /// Where each row lies in `bytes`, and its bucket.
     pub places: Vec<(Range<usize>, BucketId)>,
     pub verb: Verb,
     pub mode: Mode,
+}
+
+impl Rows {
+    pub fn new(table: &Table, verb: Verb, mode: Mode) -> Rows {
+        Rows { table: table.id, durability: table.durability, bytes: Vec::new(), places: Vec::new(), verb, mode }
+    }
 }
 
 /// A row that was not written.
@@ -45,13 +53,13 @@ impl Router {
     /// in the order of the request.
     ///
     /// Errors: only when nothing is known of single rows.
-    pub fn write_rows(&'static self, table: TableId, rows: Rows, deadline: Deadline) -> Result<Vec<RowFailure>> {
+    pub fn write_rows(&'static self, rows: Rows, deadline: Deadline) -> Result<Vec<RowFailure>> {
         let rows = Rc::new(rows);
         let mut left: Vec<usize> = (0..rows.places.len()).collect();
         let mut failures = Vec::new();
         let _: () = self.patiently(deadline, true, || {
-            let parts = self.parts(table, &rows, &left).map_err(Failure::NotSent)?;
-            let outcomes = self.send_parts(table, &rows, parts, deadline).map_err(Failure::NoAnswer)?;
+            let parts = self.parts(&rows, &left).map_err(Failure::NotSent)?;
+            let outcomes = self.send_parts(&rows, parts, deadline).map_err(Failure::NoAnswer)?;
             let (again, last) = sort_out(outcomes, &mut failures);
             left = again;
             match last {
@@ -69,10 +77,10 @@ impl Router {
     }
 
     /// The rows that are left, by the replicaset that owns them now.
-    fn parts(&self, table: TableId, rows: &Rows, left: &[usize]) -> Result<Vec<Part>> {
+    fn parts(&self, rows: &Rows, left: &[usize]) -> Result<Vec<Part>> {
         let mut parts: HashMap<*const Target, Part> = HashMap::new();
         let snapshot = self.snapshot();
-        let tier = snapshot.table_by_id(table)?.tier.clone();
+        let tier = snapshot.table_by_id(rows.table)?.tier.clone();
         for &position in left {
             let bucket = rows.places[position].1;
             let target = tier.as_ref().and_then(|tier| tier.target(bucket));
@@ -83,17 +91,11 @@ impl Router {
         Ok(parts.into_values().collect())
     }
 
-    fn send_parts(
-        &'static self,
-        table: TableId,
-        rows: &Rc<Rows>,
-        parts: Vec<Part>,
-        deadline: Deadline,
-    ) -> Result<Vec<PartOutcome>> {
+    fn send_parts(&'static self, rows: &Rc<Rows>, parts: Vec<Part>, deadline: Deadline) -> Result<Vec<PartOutcome>> {
         let task = |(target, positions): Part| -> Task<_> {
             let rows = Rc::clone(rows);
             Box::new(move || {
-                let outcome = send_part(table, &rows, &target, &positions, deadline);
+                let outcome = send_part(&rows, &target, &positions, deadline);
                 (positions, outcome)
             })
         };
@@ -143,7 +145,6 @@ impl Router {
 
 /// Sends one replicaset its rows; answers those that it refused, with their positions in the request.
 fn send_part(
-    table: TableId,
     rows: &Rows,
     target: &Target,
     positions: &[usize],
@@ -152,9 +153,9 @@ fn send_part(
     let bytes: usize = positions.iter().map(|position| rows.places[*position].0.len()).sum();
     let mut operation = Vec::with_capacity(bytes + 32);
     if rows.verb == Verb::Upsert {
-        wire::write_op_head(&mut operation, Verb::Upserts, 0, table, 2);
+        wire::write_op_head(&mut operation, Verb::Upserts, 0, rows.table, 2);
     } else {
-        wire::write_op_head(&mut operation, Verb::Rows, 0, table, 3);
+        wire::write_op_head(&mut operation, Verb::Rows, 0, rows.table, 3);
         operation.push(rows.verb as u8);
     }
     operation.push(rows.mode as u8);
@@ -162,11 +163,7 @@ fn send_part(
     for &position in positions {
         operation.extend_from_slice(&rows.bytes[rows.places[position].0.clone()]);
     }
-    let answer = match &target.master {
-        None => return Err(no_master(target)),
-        Some(Master::Here) => storage::get().map_err(Failure::NotSent)?.run_one(&operation),
-        Some(Master::At(peer)) => peer::operate(peer, &operation, deadline)?,
-    };
+    let answer = operate_at(target, &operation, rows.durability, deadline)?;
     let done = match wire::read_answer(&mut Reader::new(&answer)).map_err(Failure::NoAnswer)? {
         Answer::Done(done) => done,
         Answer::Refused(error, version) => return Err(Failure::Refused(error, version)),

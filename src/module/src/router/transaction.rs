@@ -1,9 +1,8 @@
 //! Transactions of SQL: operations on keys of one replicaset, as one operation for its master.
 
-use super::execute::no_master;
-use super::{Master, Router, Target, peer};
+use super::execute::operate_at;
+use super::{Router, Target};
 use crate::host::Deadline;
-use crate::storage;
 use crud::retry::Failure;
 use crud::wire::{self, Answer, Verb};
 use model::msgpack::{self, Reader};
@@ -23,13 +22,10 @@ impl Router {
         wire::write_op_head(&mut operation, Verb::Transaction, 0, table, 1);
         msgpack::write_array_len(&mut operation, operations.len());
         operations.iter().for_each(|op| operation.extend_from_slice(&op.bytes));
+        let durability = operations.iter().map(|op| op.table.durability).max().unwrap_or_default();
         self.patiently(deadline, true, || {
             let target = self.only_target(&operations).map_err(Failure::NotSent)?;
-            let answer = match &target.master {
-                None => return Err(no_master(&target)),
-                Some(Master::Here) => storage::get().map_err(Failure::NotSent)?.run_one(&operation),
-                Some(Master::At(peer)) => peer::operate(peer, &operation, deadline)?,
-            };
+            let answer = operate_at(&target, &operation, durability, deadline)?;
             match wire::read_answer(&mut Reader::new(&answer)).map_err(Failure::NoAnswer)? {
                 Answer::Done(done) => Ok(done.first.unwrap_or(&[0x90]).to_vec()),
                 Answer::Refused(error, version) => Err(Failure::Refused(error, version)),

@@ -188,6 +188,11 @@ fn ask_to_join(
     cluster_id: &str,
     members: &BTreeSet<Address>,
 ) -> Result<JoinAnswer> {
+    let (replaces, forgets) = match &identity.stage {
+        Stage::Rejoining { replaces, .. } => (Some(replaces.clone()), None),
+        Stage::WithoutLog { raft_id, .. } => (None, Some(*raft_id)),
+        Stage::Joining | Stage::Member { .. } => (None, None),
+    };
     let request = encode(&JoinRequest {
         cluster: config.cluster.clone(),
         cluster_id: cluster_id.to_owned(),
@@ -196,10 +201,8 @@ fn ask_to_join(
         address: config.advertise.clone(),
         tier: config.tier.clone(),
         failure_domain: config.failure_domain.clone(),
-        replaces: match &identity.stage {
-            Stage::Rejoining { replaces, .. } => Some(replaces.clone()),
-            Stage::Joining | Stage::Member { .. } => None,
-        },
+        replaces,
+        forgets,
     })?;
     let mut last = Error::new(Code::Unreachable, "the cluster named no members");
     for member in members {

@@ -18,6 +18,9 @@ pub struct JoinRequest {
     /// The UUID of the data that this instance has thrown away.
     #[serde(default)]
     pub replaces: Option<String>,
+    /// The number in Raft under which this instance's log has lost its end; its data stays.
+    #[serde(default)]
+    pub forgets: Option<u64>,
 }
 
 /// Where the new instance belongs.

@@ -14,6 +14,8 @@ use crate::doors;
 use crate::host::{Deadline, clock, failpoint, fiber};
 use crate::net::Listener;
 use crate::node::{Me, Node};
+use crate::raft::disk;
+use boot::config::WalMode;
 use boot::identity::Stage;
 use boot::{Config, Identity};
 use catalog::{Entry, Newcomer, Op, State, TierSpec};
@@ -71,11 +73,26 @@ pub fn start(options: &[u8]) -> Result<()> {
 ///
 /// Errors: what keeps the process from it; nothing has changed then.
 pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<()> {
-    let folder = FOLDER.with_borrow(Clone::clone);
-    let folder = folder.ok_or_else(|| Error::internal("an instance without a folder is to start anew"))?;
-    let old = folder.identity()?.ok_or_else(|| Error::internal("an instance without an identity is to start anew"))?;
+    let instance_uuid = uuid::random()?;
     // From here on the data counts for nothing, also if the process dies: it is deleted at the next start.
-    folder.set_identity(&old.anew(uuid::random()?, cluster_id, members))?;
+    begin_again_as(|old| Some(old.anew(instance_uuid, cluster_id, members)))
+}
+
+/// Throws away the Raft log of this instance, which has lost its end: the process begins again with its rows, and asks the
+/// cluster's members for another number in Raft. Does not return.
+///
+/// Errors: what keeps the process from it; nothing has changed then.
+pub fn start_without_log(members: BTreeSet<boot::Address>) -> Result<()> {
+    begin_again_as(|old| old.without_log(members))
+}
+
+/// Begins the process again under another identity.
+fn begin_again_as(make: impl FnOnce(&Identity) -> Option<Identity>) -> Result<()> {
+    let folder = FOLDER.with_borrow(Clone::clone);
+    let folder = folder.ok_or_else(|| Error::internal("an instance without a folder is to begin again"))?;
+    let old = folder.identity()?.ok_or_else(|| Error::internal("an instance without an identity is to begin again"))?;
+    let new = make(&old).ok_or_else(|| Error::internal("an instance that is no member is to begin again"))?;
+    folder.set_identity(&new)?;
     failpoint::reach("anew.identity_written");
     let error = crate::host::process::begin_again();
     folder.set_identity(&old)?;
@@ -85,11 +102,22 @@ pub fn start_anew(cluster_id: &str, members: BTreeSet<boot::Address>) -> Result<
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let began_s = clock::now_s();
     let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
+    let mut has_lost_log = false;
     let (identity, donors) = match identity.stage {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
             drop(Listener::bind(&config.listen.to_string(), Deadline::after(BIND_TIMEOUT))?);
             (identity, None)
+        }
+        Stage::WithoutLog { .. } if !folder.has_storage()? => {
+            let message = format!("data_dir {} holds an identity, and no data with it", folder.path().display());
+            return Err(Error::new(Code::Corrupted, message).with_hint(
+                "restore the folder from a copy, or expel the instance and start it with an empty data_dir",
+            ));
+        }
+        Stage::WithoutLog { .. } => {
+            has_lost_log = true;
+            (another_number(&config, identity)?, None)
         }
         _ => {
             folder.clear_storage()?;
@@ -121,7 +149,11 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         return Err(error);
     }
     crate::host::process::set_tireless(false);
-    if is_rejoining {
+    if has_lost_log {
+        disk::clear()?;
+        failpoint::reach("start.log_cleared");
+    }
+    if is_rejoining || has_lost_log {
         folder.set_identity(&identity)?;
     }
     failpoint::reach("start.storage_open");
@@ -173,7 +205,7 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
             let answer = discover::ask_again(config, &identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
         }
-        Stage::Joining | Stage::Member { .. } => discover::find(config, &identity)?,
+        Stage::Joining | Stage::WithoutLog { .. } | Stage::Member { .. } => discover::find(config, &identity)?,
     };
     let donors = match found {
         Found::Nobody => {
@@ -194,6 +226,21 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
         folder.set_identity(&identity)?;
     }
     Ok((identity, donors))
+}
+
+/// A member without its Raft log is given another number.
+fn another_number(config: &Config, identity: Identity) -> Result<Identity> {
+    let Stage::WithoutLog { cluster_id, replicaset_uuid, joined_in, members, .. } = identity.stage.clone() else {
+        return Ok(identity);
+    };
+    let answer = discover::ask_again(config, &identity, &cluster_id, &members)?;
+    if answer.replicaset_uuid != replicaset_uuid {
+        let message = format!("instance \"{}\" belongs to another replicaset than its data", config.name);
+        return Err(Error::new(Code::NameTaken, message).with_hint("to join again, start it with an empty data_dir"));
+    }
+    let raft_id = answer.raft_id;
+    let stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: false, joined_in };
+    Ok(Identity { stage, ..identity })
 }
 
 /// The first entry of the log.
@@ -227,6 +274,7 @@ fn newcomer(config: &Config, instance_uuid: &str) -> Newcomer {
         uuid: instance_uuid.to_owned(),
         address: config.advertise.to_string(),
         failure_domain: config.failure_domain.clone(),
+        lost_power: false,
     }
 }
 
@@ -245,7 +293,9 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     }
     // A first life was counted when the cluster let the instance in; every later one is counted here.
     if known != catalog::InstanceState::Joining && !is_founder {
-        let (instance, tier) = (newcomer(&node.config, &node.me.uuid), node.config.tier.as_str().into());
+        let lost_power = node.config.wal_mode != WalMode::Fsync && disk::read_mark(disk::MACHINE_KEY)? != machine()?;
+        let instance = Newcomer { lost_power, ..newcomer(&node.config, &node.me.uuid) };
+        let tier = node.config.tier.as_str().into();
         let entry = Entry::new(Op::Join { instance, tier, replaces: None });
         crate::propose::propose_until_known(node, &entry, deadline)?;
     }
@@ -256,7 +306,17 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     node.lineage.wake();
     node.wait_for(deadline, "the cluster to see this instance online", |state| {
         state.topology.instances.get(&node.me.name).filter(|record| record.is_online()).map(|_| ())
-    })
+    })?;
+    disk::write_mark(disk::MACHINE_KEY, machine()?)
+}
+
+/// A number that differs from one start of this machine to the next.
+fn machine() -> Result<u64> {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let id = read.map_err(|e| Error::new(Code::Storage, format!("the id of the machine's start: {e}")))?;
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(15).collect();
+    u64::from_str_radix(&digits, 16)
+        .map_err(|_| Error::new(Code::Storage, format!("a strange id of the machine: {id}")))
 }
 
 fn processors() -> usize {

@@ -100,10 +100,15 @@ function setup.links()
     return links
 end
 
---- Whether a clock has rows that this instance has not.
-local function is_beyond(clock)
+--- Whether a clock has rows that this instance has not, or lacks rows of others than this instance.
+local function differs(clock)
     for id, lsn in pairs(clock) do
         if id ~= 0 and lsn > (box.info.vclock[id] or 0) then
+            return true
+        end
+    end
+    for id, lsn in pairs(box.info.vclock) do
+        if id ~= 0 and id ~= box.info.id and lsn > (clock[id] or 0) then
             return true
         end
     end
@@ -111,12 +116,12 @@ local function is_beyond(clock)
 end
 
 --- How far the members that follow this instance have acknowledged its own rows: {[id] = lsn}, and its own lsn at [0].
---- Not those that have other rows.
+--- Not those that have other rows, or lack older ones.
 function setup.acknowledged()
     local positions = setmetatable({[0] = box.info.lsn}, {__serialize = 'map'})
     for id, member in pairs(box.info.replication) do
         local downstream = member.downstream
-        if downstream ~= nil and downstream.status == 'follow' and not is_beyond(downstream.vclock) then
+        if downstream ~= nil and downstream.status == 'follow' and not differs(downstream.vclock) then
             positions[id] = downstream.vclock[box.info.id] or 0
         end
     end

@@ -17,6 +17,8 @@ const READAHEAD_BYTES: u64 = 1 << 20;
 /// Requests that the host reads before it waits for answers; the default throttles routers.
 const NET_MSG_MAX: u64 = 16_384;
 
+/// How long a change of whom to follow waits for rows of this instance's own; who changes it looks by itself after that.
+const OWN_ROWS_SYNC_S: u64 = 1;
 /// How long the member to copy from may take to answer.
 const COPY_CONNECT_S: u64 = 5;
 
@@ -75,6 +77,16 @@ pub fn replication_uri(config: &Config, member: &Address) -> String {
 pub fn set_replication(config: &Config, members: &[Address]) -> Result<()> {
     let mut options = Options::default();
     options.texts("replication", &members.iter().map(|member| replication_uri(config, member)).collect::<Vec<_>>());
+    call("configure", &options.finish())
+}
+
+/// Whether those that are followed from now on are asked for this instance's own rows too. The host does that in its orphan
+/// mode only, which it keeps until so many members are connected and what they have is here.
+pub fn ask_for_own_rows(asks: bool) -> Result<()> {
+    let mut options = Options::default();
+    options.uint("replication_connect_quorum", asks.into());
+    options.uint("replication_connect_timeout", COPY_CONNECT_S);
+    options.uint("replication_sync_timeout", OWN_ROWS_SYNC_S);
     call("configure", &options.finish())
 }
 

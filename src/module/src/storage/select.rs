@@ -55,12 +55,14 @@ impl Storage {
         let _reading = if layout.is_sharded() { Some(self.begin_scan(buckets)?) } else { None };
         if count_only && self.is_whole(layout, selection, buckets) {
             let count = Space(layout.table.id).len(0)? as u64;
-            self.settle(buckets)?;
+            if layout.is_replicated() {
+                self.settle(buckets)?;
+            }
             return Ok(Found { count, ..Found::default() });
         }
         let walk = &mut BoxWalk::new(layout.table.id, selection.index);
         let found = find(walk, layout, selection, buckets, count_only)?;
-        if layout.is_sharded() {
+        if layout.is_replicated() {
             self.settle(buckets)?;
         }
         Ok(found)

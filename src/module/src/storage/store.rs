@@ -7,7 +7,7 @@ use crud::batch::Store;
 use crud::scan::{Direction, Walk};
 use crud::selection::PRIMARY_INDEX_NAME;
 use crud::update::INDEX_BASE;
-use model::{Code, Error, Result, TableId, msgpack};
+use model::{Code, Durability, Error, Result, TableId, msgpack};
 
 /// The store of one transaction on this instance: its own, or, when `begin` is never called, the caller's.
 #[derive(Default)]
@@ -20,12 +20,15 @@ impl Store for BoxStore {
     type Savepoint = Bookmark;
 
     fn begin(&mut self) -> Result<()> {
-        acks::check_in_sync()?;
         self.transaction = Some(Transaction::begin()?);
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<()> {
+    fn check_members(&mut self) -> Result<()> {
+        acks::check_in_sync()
+    }
+
+    fn commit(&mut self, durability: Durability) -> Result<()> {
         let Some(transaction) = self.transaction.take() else {
             return Err(Error::internal("a commit without a transaction"));
         };
@@ -33,7 +36,10 @@ impl Store for BoxStore {
         // The host takes changes back without telling its triggers.
         transaction.commit().inspect_err(|_| super::moments::lose(None))?;
         drop(commit);
-        if self.has_written { acks::await_in_sync() } else { Ok(()) }
+        match durability {
+            Durability::Replicated if self.has_written => acks::await_in_sync(),
+            Durability::Replicated | Durability::Local => Ok(()),
+        }
     }
 
     fn settle(&mut self) -> Result<()> {

@@ -121,9 +121,7 @@ impl World {
         process.is_writable = process.master_term().is_some();
         if process.is_writable {
             // Whoever has this row has all that the term began with: a read waits for it.
-            if self.options.defect != Some(Defect::BeginsWithoutARow) {
-                self.write_rows(number, vec![Change::Term(term)], Then::Written);
-            }
+            self.write_rows(number, vec![Change::Term(term)], Then::Written);
             self.changes_of_master += 1;
             self.trace.say(self.now_us, || format!("i{number} takes writes as the master of term {term}"));
         }

@@ -217,6 +217,7 @@ impl Node {
             uuid: self.uuid(),
             address: address_of(self.number),
             failure_domain: BTreeMap::new(),
+            lost_power: false,
         }
     }
 }

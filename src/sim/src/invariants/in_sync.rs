@@ -36,6 +36,7 @@ mod tests {
             uuid: "00000000-0000-0000-0000-000000000001".into(),
             address: "i1:3301".into(),
             failure_domain: BTreeMap::new(),
+            lost_power: false,
         };
         let tier = TierSpec { name: "default".into(), replication_factor: 2, bucket_count: 8, can_vote: true };
         let id = "3a1f0c52-9c3e-4c0f-8b8e-000000000001".into();

@@ -1,6 +1,6 @@
 //! Schema statements: CREATE and DROP of tables, indexes, views and sequences, ALTER TABLE, TRUNCATE.
 //!
-//! The parser reads names, columns and constraints; our own clauses (USING, DISTRIBUTED, IN TIER, WAIT APPLIED,
+//! The parser reads names, columns and constraints; our own clauses (USING, DISTRIBUTED, IN TIER, WITH, WAIT APPLIED,
 //! OPTION) are read here with its token interface, in any order, each once. A CREATE TABLE leaves as a complete and
 //! checked `model::Table`; what needs the schema (columns of an index, the table of an index) stays a name.
 
@@ -15,9 +15,9 @@ use super::statement::{
     ColumnDraft, DEFAULT_TIER, DefaultDraft, DistributionDraft, Name, SchemaAction, SchemaStatement, TableClauses,
 };
 use model::error::nearest;
-use model::{Check, Code, Column, Distribution, Engine, Error, Index, Result, Table, TableState};
+use model::{Check, Code, Column, Distribution, Durability, Engine, Error, Index, Result, Table, TableState};
 use sqlparser::ast::{
-    CheckConstraint, Expr, IndexColumn, OrderByExpr, PrimaryKeyConstraint, TableConstraint, UniqueConstraint,
+    CheckConstraint, Expr, IndexColumn, OrderByExpr, PrimaryKeyConstraint, SqlOption, TableConstraint, UniqueConstraint,
 };
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
@@ -182,10 +182,35 @@ fn table_clauses(source: &mut Source) -> Result<TableClauses> {
         } else if source.take_word("DISTRIBUTED") {
             let distribution = distribution(source)?;
             once(source, &mut clauses.distribution, distribution, "DISTRIBUTED")?;
+        } else if let [first, others @ ..] = &*source.ask(|p| p.parse_options(Keyword::WITH))? {
+            once(source, &mut clauses.durability, durability(source, first, others)?, "WITH")?;
         } else if !common_clause(source, &mut clauses)? {
             return Ok(clauses);
         }
     }
+}
+
+/// The one option that a table has: `durability = 'replicated' | 'local'`.
+pub(super) fn durability(source: &Source, option: &SqlOption, others: &[SqlOption]) -> Result<Durability> {
+    let refuse = |what: String| {
+        let error = Error::new(Code::InvalidStatement, what);
+        error.with_hint("a table has one option: durability, which is 'replicated' or 'local'")
+    };
+    let SqlOption::KeyValue { key, value } = option else {
+        return Err(source.unsupported(&format!("the option \"{option}\""), None));
+    };
+    if !key.value.eq_ignore_ascii_case("durability") {
+        return Err(refuse(format!("there is no option \"{}\" of tables", key.value)));
+    }
+    if let Some(other) = others.first() {
+        return Err(refuse(format!("the option \"{other}\" is one too many")));
+    }
+    let name = match value {
+        Expr::Value(value) => value.clone().into_string(),
+        Expr::Identifier(name) => Some(name.value.clone()),
+        _ => None,
+    };
+    name.as_deref().and_then(Durability::named).ok_or_else(|| refuse(format!("{value} is no durability")))
 }
 
 fn distribution(source: &mut Source) -> Result<DistributionDraft> {
@@ -250,6 +275,7 @@ impl Assembly<'_, '_> {
             primary_key,
             state: TableState::Preparing,
             checks: self.checks(constraints)?,
+            durability: clauses.durability.unwrap_or_default(),
         };
         for (position, draft) in self.columns.into_iter().enumerate() {
             let in_key = table.primary_key.contains(&position);

@@ -1,6 +1,6 @@
 //! ALTER TABLE, one change a statement: each is carried out by the whole cluster or not at all.
 
-use super::ddl::{finish, index_columns, no_foreign_keys};
+use super::ddl::{durability, finish, index_columns, no_foreign_keys};
 use super::ddl_column::column;
 use super::parse::{Source, fold};
 use super::statement::{AlterDraft, SchemaAction, SchemaStatement};
@@ -56,6 +56,10 @@ fn draft(source: &Source, operation: AlterTableOperation) -> Result<AlterDraft> 
         O::DropConstraint { if_exists, name, drop_behavior: _ } => {
             AlterDraft::DropConstraint { name: fold(&name), if_exists }
         }
+        O::SetOptionsParens { options } => match &options[..] {
+            [first, others @ ..] => AlterDraft::SetDurability { durability: durability(source, first, others)? },
+            [] => return Err(source.unsupported("SET ()", None)),
+        },
         other => return Err(source.unsupported(&format!("ALTER TABLE ... {other}"), None)),
     })
 }

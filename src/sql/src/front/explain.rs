@@ -3,7 +3,7 @@
 use super::literal;
 use super::parse::fold;
 use crate::cluster::Schema;
-use model::{Distribution, ReplicasetName, Table, Value};
+use model::{Distribution, Durability, ReplicasetName, Table, Value};
 use sqlparser::ast::{BinaryOperator, Expr};
 use std::collections::BTreeSet;
 
@@ -15,12 +15,21 @@ pub(super) fn writes_to(table: &Table, replicasets: &BTreeSet<ReplicasetName>) -
     let names: Vec<&str> = replicasets.iter().map(ReplicasetName::as_str).collect();
     match &names[..] {
         [] => "  writes nothing".into(),
-        [only] => format!("  writes to one replicaset, {only}: all or nothing"),
+        [only] => format!("  writes to one replicaset, {only}: all or nothing{}", waits(table.durability)),
         many => format!(
-            "  writes to up to {} replicasets, {}: all or nothing on each, not on all together",
+            "  writes to up to {} replicasets, {}: all or nothing on each, not on all together{}",
             many.len(),
-            many.join(", ")
+            many.join(", "),
+            waits(table.durability)
         ),
+    }
+}
+
+/// What is worth knowing of a table's durability.
+fn waits(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Replicated => "",
+        Durability::Local => "; answered before the replicas have it",
     }
 }
 

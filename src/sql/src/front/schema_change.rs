@@ -123,6 +123,7 @@ fn alter(table: &Table, draft: &AlterDraft, names: Names<'_>) -> Result<SchemaCh
         AlterDraft::AddCheck { name, condition } => {
             Alteration::AddCheck { check: check(table, name.as_ref(), condition)? }
         }
+        AlterDraft::SetDurability { durability } => Alteration::SetDurability { durability: *durability },
         AlterDraft::AddUnique { name, columns } => return add_unique(table, name.as_ref(), columns, names),
         AlterDraft::DropConstraint { name, .. } => return drop_constraint(table, name, names),
     };

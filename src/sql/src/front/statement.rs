@@ -4,7 +4,7 @@
 //! checked against the schema yet.
 
 use super::position::Position;
-use model::{Column, ColumnType, Distribution, Engine, Generated, Sequence, Table, Value};
+use model::{Column, ColumnType, Distribution, Durability, Engine, Generated, Sequence, Table, Value};
 use sqlparser::ast::{Expr, Query, SelectItem, TableWithJoins};
 
 /// A folded name and where it stands.
@@ -170,6 +170,7 @@ pub enum AlterDraft {
     AddCheck { name: Option<Name>, condition: Expr },
     AddUnique { name: Option<Name>, columns: Vec<Name> },
     DropConstraint { name: Name, if_exists: bool },
+    SetDurability { durability: Durability },
 }
 
 /// A column of CREATE TABLE, before keys and clauses have had their say.
@@ -198,6 +199,7 @@ pub(super) enum DefaultDraft {
 pub(super) struct TableClauses {
     pub engine: Option<Engine>,
     pub distribution: Option<DistributionDraft>,
+    pub durability: Option<Durability>,
     pub timeout_ms: Option<u64>,
 }
 

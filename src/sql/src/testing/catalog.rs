@@ -20,6 +20,7 @@ impl Catalog {
             uuid: "00000000-0000-0000-0000-000000000001".into(),
             address: "127.0.0.1:3301".into(),
             failure_domain: BTreeMap::new(),
+            lost_power: false,
         };
         let tier = TierSpec { name: TierName::from(super::TIER), replication_factor: 1, bucket_count, can_vote: true };
         let id = "00000000-0000-0000-0000-000000000000".into();

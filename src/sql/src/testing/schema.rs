@@ -3,8 +3,8 @@
 use crate::cluster::{OwnedRange, Schema};
 use ::catalog::{Shared, State};
 use model::{
-    Column, ColumnType, Distribution, Engine, Index, InstanceName, ReplicasetName, Sequence, Table, TableId,
-    TableState, TierName, Value, View,
+    Column, ColumnType, Distribution, Durability, Engine, Index, InstanceName, ReplicasetName, Sequence, Table,
+    TableId, TableState, TierName, Value, View,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,6 +91,7 @@ impl TableBuilder {
             indexes: Vec::new(),
             state: TableState::Operable,
             checks: Vec::new(),
+            durability: Durability::Replicated,
         };
         Self { table }
     }

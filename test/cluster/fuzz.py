@@ -111,7 +111,7 @@ class Mutator:
         return words[:at] + [opening * deep] + words[at : at + length] + [closing * deep] + words[at + length :]
 
     def extreme(self, words):
-        numbers = [at for at, word in enumerate(words) if word[0].isdigit() or word[0] == "'"]
+        numbers = [at for at, word in enumerate(words) if word[:1].isdigit() or word[:1] == "'"]
         at = self.dice.choice(numbers) if numbers else self.place(words)
         return words[:at] + [self.dice.choice(EXTREMES)] + words[at + 1 :]
 

@@ -162,3 +162,25 @@ def test_an_instance_whose_copy_fails_tries_again(workshop):
     wait_until(lambda: rest.replicaset(name)["master"] == rest.name, "a third master")
     wait_until(lambda: rest.in_sync(name) == {rest.name, old.name}, "the old master in sync", 60)
     assert old.eval("return box.space.t:count()")[0] == ROWS - 1
+
+
+def expel_the_leader(cluster):
+    """The leader of Raft, made a master first."""
+    leader = cluster.leader()
+    asked = next(i for i in cluster.running() if i is not leader)
+    home = next(i["replicaset"] for i in asked.status()["instances"] if i["name"] == leader.name)
+    if asked.replicaset(home)["master"] != leader.name:
+        asked.call("switchover", home, leader.name)
+    asked.call("expel", leader.name)
+    leader.exit_code()
+    wait_until(lambda: asked.replicaset(home)["master"] not in (None, leader.name), "another master")
+    return asked
+
+
+def test_the_leader_of_raft_can_be_expelled_while_it_is_a_master(workshop):
+    cluster = workshop.cluster(6, replication_factor=3).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster.wait_in_sync()
+    cluster[0].call("crud.insert_many", "t", [[i, i] for i in range(ROWS)])
+    for _ in range(2):
+        assert expel_the_leader(cluster).sql("SELECT count(*) FROM t") == [[ROWS]]

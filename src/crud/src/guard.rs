@@ -265,6 +265,15 @@ impl BucketGuard {
         ranges
     }
 
+    /// Whether these ranges, apart from one another, are all the buckets that can be read here.
+    pub fn are_all_readable(&self, buckets: &[BucketRange]) -> bool {
+        let readable = self.readable();
+        let count = |ranges: &[BucketRange]| ranges.iter().map(|range| u64::from(range.count())).sum::<u64>();
+        let is_here =
+            |range: &BucketRange| readable.iter().any(|here| here.first <= range.first && range.last <= here.last);
+        count(&readable) == count(buckets) && buckets.iter().all(is_here)
+    }
+
     #[inline]
     fn check_master(&self) -> Result<()> {
         if self.is_master && self.has_lease { Ok(()) } else { Err(self.not_master()) }
@@ -319,6 +328,9 @@ mod tests {
         assert_eq!(code(guard.begin_write(u32::MAX)), Code::WrongBucket);
         assert_eq!(guard.begin_write(1), Ok(()));
         assert_eq!(guard.readable(), [range(1, 5)]);
+        // A map may name what lies side by side one by one.
+        assert!(guard.are_all_readable(&[range(1, 2), range(3, 5)]));
+        assert!(!guard.are_all_readable(&[range(1, 2), range(4, 5)]) && !guard.are_all_readable(&[range(1, 6)]));
     }
 
     #[test]

@@ -21,6 +21,10 @@ fn step(view: &View<'_>, instance: &Instance) -> Option<Step> {
     if view.raft.voters.contains(&instance.raft_id) || view.raft.is_joint || (needed && alone) {
         return None;
     }
+    // It may still serve until another master is named; who is gone from the catalog is not listened to any more.
+    if replicaset.master.is_none() && replicaset.deposed.as_ref() == Some(&instance.name) && !alone {
+        return None;
+    }
     if replicaset.master.as_ref() == Some(&instance.name) {
         // Only when everyone leaves: otherwise the rule on masters waits for another member to hand over to.
         let (name, term) = (replicaset.name.clone(), replicaset.master_term + 1);

@@ -4,7 +4,7 @@
 //! report. Every door may be called twice.
 
 use super::SCHEMA_DOOR;
-use crate::host::{Call, Deadline, failpoint};
+use crate::host::{Call, Deadline, Parked, failpoint};
 use crate::net::CallError;
 use crate::node::Node;
 use crate::{lineage, propose, schema_work};
@@ -13,9 +13,12 @@ use governor::Step;
 use model::msgpack::*;
 use model::{Code, InstanceName, Result};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// How long one step may take; the governor plans again in any case.
 const STEP_TIMEOUT_MS: u64 = 5_000;
+/// How long a voter may take to take the leadership over; Raft gives the attempt up by itself about then.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
     let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
@@ -31,6 +34,9 @@ pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
         }
         Step::TransferLeadership { to } => {
             node.raft.transfer_leader(*to);
+            // Until it is over: what is done without waiting would be planned again before anything is sent.
+            let until = deadline.min(Deadline::after(TRANSFER_TIMEOUT));
+            while node.raft.is_leader() && node.raft.changed.wait(until) == Parked::Woken {}
             Ok(())
         }
         Step::ConfigureReplication { replicaset, term, instance, peers } => {

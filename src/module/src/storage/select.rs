@@ -78,7 +78,7 @@ impl Storage {
     /// Whether the space holds the rows of these buckets and no others, and knows how many they are.
     pub(super) fn holds_only(&self, layout: &Layout, buckets: &[BucketRange]) -> bool {
         let is_exact = layout.table.engine == Engine::Memtx;
-        is_exact && (!layout.is_sharded() || (!self.has_strays() && self.guard.borrow().readable() == buckets))
+        is_exact && (!layout.is_sharded() || (!self.has_strays() && self.guard.borrow().are_all_readable(buckets)))
     }
 
     /// Lists a scan of these buckets until the answer is dropped.

@@ -73,14 +73,18 @@ def one_voter_of_each(cluster):
 
 
 def recover(left, lost):
-    """Has the survivor with the longest log go on; answers it."""
-    for instance in left:
-        with contextlib.suppress(tarantool.error.DatabaseError):
-            plan = instance.call("recover", {"lost": sorted(lost)})
-            instance.call("recover", {"lost": sorted(lost), "confirm": plan["confirm"]})
-            instance.disconnect()
-            return plan
-    raise AssertionError("no survivor may go on")
+    """Has the survivor with the longest log go on, once it has noticed that the others are gone; answers the plan."""
+
+    def attempt():
+        for instance in left:
+            with contextlib.suppress(tarantool.error.DatabaseError):
+                plan = instance.call("recover", {"lost": sorted(lost)})
+                instance.call("recover", {"lost": sorted(lost), "confirm": plan["confirm"]})
+                instance.disconnect()
+                return plan
+        return None
+
+    return wait_until(attempt, "a survivor that may go on")
 
 
 def test_without_a_majority_nothing_is_promised_and_nothing_made_up(cluster):

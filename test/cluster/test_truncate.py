@@ -62,13 +62,15 @@ def test_a_master_that_comes_back_makes_up_for_a_truncate_before_it_serves(works
 
 
 def test_a_replica_that_becomes_master_makes_up_for_a_truncate_before_it_serves(cluster):
-    _, master, _, _ = cluster.pick()
+    _, master, replica, _ = cluster.pick()
     asked = cluster.leader()
     fill(asked)
     asked.sql("TRUNCATE t")
     fill(asked)
     elsewhere = ROWS - master.eval("return box.space.t:count()")[0]
     forget_truncation(master)
+    marks = "return box.space._pico_truncations:count()"
+    wait_until(lambda: replica.eval(marks)[0] == 0, "the replica to have forgotten it too")
     master.kill()
     assert asked.sql("SELECT count(*) FROM t") == [[elsewhere]]
     master.start()

@@ -378,7 +378,8 @@ class Chaos:
         """A master and its replicas lose the others, but not one another nor their clients."""
         status = self.cluster[0].status()
         name = self.dice.choice(status["replicasets"])["name"]
-        members = [self.cluster.by_name(i["name"]) for i in status["instances"] if i["replicaset"] == name]
+        present = [i for i in status["instances"] if i["state"] != "Expelled"]
+        members = [self.cluster.by_name(i["name"]) for i in present if i["replicaset"] == name]
         self.part(self.hosts(*members))
 
     def judge(self, threads):

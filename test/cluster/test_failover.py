@@ -3,8 +3,10 @@
 import time
 
 import pytest
+import tarantool
 from harness import wait_until
 
+TIMEOUT = 20201
 ROWS = 1000
 BULK = 20_000
 
@@ -184,3 +186,26 @@ def test_the_leader_of_raft_can_be_expelled_while_it_is_a_master(workshop):
     cluster[0].call("crud.insert_many", "t", [[i, i] for i in range(ROWS)])
     for _ in range(2):
         assert expel_the_leader(cluster).sql("SELECT count(*) FROM t") == [[ROWS]]
+
+
+def test_a_new_master_does_not_show_what_others_in_sync_may_lack(workshop):
+    """It would be lost with this master if one of the others were the next."""
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster.wait_in_sync()
+    cluster[0].call("set_setting", "min_in_sync", 3)
+    cluster[0].call("set_setting", "ack_timeout_ms", 300)
+    name = cluster[0].status()["replicasets"][0]["name"]
+    old = cluster.master_of(name)
+    heir, other = [i for i in cluster if i is not old]
+    write_a_tail(old, [other], 1, 1)
+    wait_until(lambda: heir.eval("return box.space.t:count()")[0] == 1, "one of them to have the row")
+    old.kill()
+    wait_until(lambda: heir.replicaset(name)["master"] == heir.name, "another master")
+    for ask in (lambda: heir.call("crud.get", "t", 1), lambda: heir.sql("SELECT v FROM t")):
+        with pytest.raises(tarantool.error.DatabaseError) as raised:
+            ask()
+        assert raised.value.args[0] == TIMEOUT, "the old master is in sync still, and nobody knows what it has"
+    heir.call("set_setting", "min_in_sync", 1)
+    wait_until(lambda: heir.in_sync(name) == {heir.name, other.name}, "the others to be in sync")
+    assert heir.sql("SELECT v FROM t") == [[1]]

@@ -81,6 +81,8 @@ pub struct Batch<'a, S, T> {
     writes: Vec<BucketId>,
     /// Buckets that were read while rows of them could be lost yet.
     unsettled: Vec<(BucketId, u32)>,
+    /// The tenure in which it began.
+    tenure: u64,
     scratch: Vec<u8>,
     in_transaction: bool,
     /// That of the table written to that asks for most.
@@ -95,6 +97,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
             guard,
             writes: Vec::new(),
             unsettled: Vec::new(),
+            tenure: guard.borrow().tenure(),
             scratch: Vec::new(),
             in_transaction: false,
             durability: Durability::Local,
@@ -172,8 +175,9 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         for bucket in self.writes.drain(..) {
             if in_doubt { guard.end_in_doubt(bucket) } else { guard.end_write(bucket) }
         }
-        if result.is_ok() {
+        if result.is_ok() && !self.unsettled.is_empty() {
             guard.settle(&self.unsettled);
+            guard.inherited(self.tenure);
         }
         result
     }

@@ -40,6 +40,10 @@ pub struct ScanId(u64);
 pub struct BucketGuard {
     slots: Vec<Slot>,
     is_master: bool,
+    /// How often this instance has become the master.
+    tenures: u64,
+    /// What it has from the masters before it may be lost yet: others in sync may lack it.
+    inherits: bool,
     /// A master serves only as long as it is certain that there is no other.
     has_lease: bool,
     version: u64,
@@ -57,6 +61,8 @@ impl BucketGuard {
         Self {
             slots: Vec::new(),
             is_master: false,
+            tenures: 0,
+            inherits: false,
             has_lease: true,
             version: 0,
             instance,
@@ -83,12 +89,34 @@ impl BucketGuard {
     }
 
     /// Sets what the catalog says: a new version, and whether this instance may write. Buckets are set apart.
-    pub fn set_version(&mut self, version: u64, bucket_count: u32, is_master: bool) {
+    ///
+    /// Returns the number of the tenure when this instance has become the master: all that it has is in doubt then,
+    /// until `inherited` is told that it is kept.
+    pub fn set_version(&mut self, version: u64, bucket_count: u32, is_master: bool) -> Option<u64> {
+        let begins = is_master && !self.is_master;
         self.version = version;
         self.is_master = is_master;
         let len = bucket_count as usize + 1;
         if len > self.slots.len() {
             self.slots.resize(len, Slot::default());
+        }
+        if !begins {
+            return None;
+        }
+        self.tenures += 1;
+        self.inherits = true;
+        Some(self.tenures)
+    }
+
+    /// The number of the present tenure, or of the last one.
+    pub fn tenure(&self) -> u64 {
+        self.tenures
+    }
+
+    /// All that was here at some time in a tenure is kept.
+    pub fn inherited(&mut self, tenure: u64) {
+        if self.tenures == tenure {
+            self.inherits = false;
         }
     }
 
@@ -169,10 +197,10 @@ impl BucketGuard {
     #[inline]
     pub fn unsettled(&self, bucket: BucketId, own_writes: impl FnOnce() -> usize) -> Option<u32> {
         let slot = self.slots.get(bucket as usize)?;
-        if slot.writes_in_flight == 0 && slot.doubts == 0 {
+        if slot.writes_in_flight == 0 && slot.doubts == 0 && !self.inherits {
             return None;
         }
-        (slot.doubts > 0 || slot.writes_in_flight as usize > own_writes()).then_some(slot.doubts)
+        (self.inherits || slot.doubts > 0 || slot.writes_in_flight as usize > own_writes()).then_some(slot.doubts)
     }
 
     /// The buckets among these of which that is so, with the number of doubts about each.
@@ -307,9 +335,11 @@ mod tests {
         BucketRange { first, last }
     }
 
+    /// Of a master that has been one for a while.
     fn guard() -> BucketGuard {
         let mut guard = BucketGuard::new("i1");
-        guard.set_version(7, 10, true);
+        let tenure = guard.set_version(7, 10, true).unwrap();
+        guard.inherited(tenure);
         guard.set_state(range(1, 5), BucketState::Active);
         guard
     }
@@ -375,6 +405,22 @@ mod tests {
         assert_eq!(guard.unsettled_among(&all), [(3, 2)], "the second doubt is younger than what was settled");
         guard.settle(&[(3, 2)]);
         assert_eq!(guard.unsettled(3, || 0), None);
+    }
+
+    #[test]
+    fn what_a_new_master_has_from_the_one_before_is_unsettled() {
+        let mut guard = guard();
+        let all = [range(4, 5)];
+        assert_eq!(guard.set_version(8, 10, true), None, "it was the master already");
+        assert_eq!(guard.unsettled_among(&all), []);
+        guard.set_version(9, 10, false);
+        let tenure = guard.set_version(10, 10, true).unwrap();
+        guard.settle(&[(4, 0)]);
+        assert_eq!(guard.unsettled_among(&all), [(4, 0), (5, 0)], "others may read more than was settled");
+        guard.inherited(tenure - 1);
+        assert_eq!(guard.unsettled(4, || 1), Some(0), "that was another tenure");
+        guard.inherited(tenure);
+        assert_eq!(guard.unsettled(4, || 0), None);
     }
 
     #[test]

@@ -110,10 +110,11 @@ pub fn user_key(id: i64) -> Vec<u8> {
     key
 }
 
-/// A guard of an instance that owns all buckets.
+/// A guard of an instance that owns all buckets and has been their master for a while.
 pub fn guard() -> RefCell<BucketGuard> {
     let mut guard = BucketGuard::new("i1");
-    guard.set_version(7, BUCKETS, true);
+    let tenure = guard.set_version(7, BUCKETS, true).unwrap();
+    guard.inherited(tenure);
     guard.set_state(BucketRange::new(1, BUCKETS), BucketState::Active);
     RefCell::new(guard)
 }

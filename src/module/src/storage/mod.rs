@@ -15,7 +15,7 @@ pub mod spaces;
 mod store;
 pub mod truncation;
 
-use crate::host::{Deadline, Event};
+use crate::host::{Deadline, Event, fiber};
 use crate::{acks, lease};
 use catalog::{Move, MoveId, SchemaId, State};
 use crud::batch::Tables;
@@ -114,6 +114,24 @@ pub fn get() -> Result<&'static Storage> {
     })
 }
 
+/// Waits until all members in sync have what this instance began with as master; each read waits for itself until then,
+/// and goes on doing so when this fails.
+fn settle_inherited(tenure: u64) {
+    let wait = move || -> Result<()> {
+        acks::settle()?;
+        get()?.guard.borrow_mut().inherited(tenure);
+        Ok(())
+    };
+    let spawned = fiber::spawn("pico_inherited", move || {
+        if let Err(error) = wait() {
+            log::warn!("storage: what this master began with is not known to be kept: {error}");
+        }
+    });
+    if let Err(error) = spawned {
+        log::warn!("storage: no fiber to wait for what this master began with: {error}");
+    }
+}
+
 impl Storage {
     /// The tables as of now. A holder keeps its version while the catalog goes on.
     pub fn tables(&self) -> Rc<TableSet> {
@@ -144,12 +162,17 @@ impl Storage {
     ///
     /// Errors: `Timeout`.
     pub fn settle(&self, buckets: &[BucketRange]) -> Result<()> {
-        let unsettled = self.guard.borrow().unsettled_among(buckets);
+        let (unsettled, tenure) = {
+            let guard = self.guard.borrow();
+            (guard.unsettled_among(buckets), guard.tenure())
+        };
         if unsettled.is_empty() {
             return Ok(());
         }
         acks::settle()?;
-        self.guard.borrow_mut().settle(&unsettled);
+        let mut guard = self.guard.borrow_mut();
+        guard.settle(&unsettled);
+        guard.inherited(tenure);
         Ok(())
     }
 
@@ -174,7 +197,7 @@ impl Storage {
         let Some(map) = state.placement.map(&instance.tier) else { return };
         let mut guard = self.guard.borrow_mut();
         guard.set_instance(me.as_str());
-        guard.set_version(state.version, map.bucket_count(), is_master);
+        let begins = guard.set_version(state.version, map.bucket_count(), is_master);
         for range in map.ranges() {
             let is_mine = range.replicaset == instance.replicaset;
             guard.set_state(range.buckets, if is_mine { BucketState::Active } else { BucketState::Foreign });
@@ -190,6 +213,9 @@ impl Storage {
         }
         self.has_strays.set(has_strays);
         drop(guard);
+        if let Some(tenure) = begins {
+            settle_inherited(tenure);
+        }
         self.quiet.notify_all();
     }
 

@@ -57,6 +57,9 @@ def homes(cluster):
 
 
 def lose(cluster, names):
+    # All at once: a leader that outlives the first of them has another instance vote in its place.
+    for name in names:
+        cluster.by_name(name).pause()
     for name in names:
         cluster.by_name(name).kill()
     left = [i for i in cluster if i.name not in names]

@@ -159,15 +159,8 @@ impl State {
             ..known.clone()
         };
         topology.instances.insert(name.clone(), anew);
-        let mut changes = vec![Change::Instance(name.clone())];
-        if let Some(replicaset) = topology.replicasets.get_mut(&known.replicaset)
-            && replicaset.in_sync.remove(name)
-        {
-            replicaset.heir.take_if(|heir| heir == name);
-            replicaset.version = version;
-            changes.push(Change::Replicaset(known.replicaset.clone()));
-        }
-        Ok(changes)
+        let counted_out = self.count_out(name, &known.replicaset, version);
+        Ok(std::iter::once(Change::Instance(name.clone())).chain(counted_out).collect())
     }
 
     /// A known instance comes back with its rows and without its Raft log, which has lost its end. Raft knows it under

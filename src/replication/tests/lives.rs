@@ -67,12 +67,21 @@ impl Replicaset {
     /// Makes a member master, and wipes it first when it has a tail.
     fn promote(&mut self, number: u32) {
         self.term += 1;
+        let is_same = self.master == number;
         self.master = number;
         let term = self.term;
         let member = self.member(number);
         member.seen = term;
         let kept = Kept { number, clock: member.clock() };
-        self.history.begin(term, kept, false);
+        self.history.begin(term, kept, is_same);
+    }
+
+    /// The master comes back without the last rows of its log.
+    fn lose(&mut self, rows: usize) {
+        let master = self.master;
+        let log = &mut self.member(master).rows;
+        log.truncate(log.len().saturating_sub(rows));
+        self.promote(master);
     }
 
     /// The member follows the master from now on, if it may.
@@ -108,6 +117,7 @@ impl Runner for Replicaset {
         match command.name.as_str() {
             "master" => self.promote(number(0)?),
             "write" => self.write(rows),
+            "lose" => self.lose(usize::try_from(rows)?),
             "pull" => self.pull(number(0)?, number(1)?, usize::try_from(rows)?),
             "replace" => self.replace(number(0)?, number(1)?),
             "follow" => match self.follow(number(0)?) {
@@ -144,7 +154,7 @@ proptest! {
         (2..=4).for_each(|number| set.replace(number, number));
         for [kind, a, b, c] in events {
             let (number, other) = (1 + u32::from(a % 4), 1 + u32::from(b % 4));
-            match kind % 8 {
+            match kind % 9 {
                 0 | 1 => set.write(u64::from(c % 4)),
                 // Whoever was following somebody goes on doing so until it is told otherwise.
                 2 | 3 => if set.members[&number].seen == set.members[&other].seen {
@@ -160,6 +170,7 @@ proptest! {
                     let rows = &set.members[&number].rows;
                     prop_assert!(log.starts_with(rows), "{number} has {rows:?}, the master {log:?}");
                 },
+                7 => set.lose(usize::from(c % 4)),
                 // Members come back under the numbers that are free, their own or another's.
                 _ => if number != set.master && set.stray(number).is_some() {
                     set.replace(number, number);

@@ -60,4 +60,4 @@ macro_rules! scripts {
     ($($name:ident)*) => { $(#[test] fn $name() { run(stringify!($name)); })* };
 }
 
-scripts! { start domains master voters schema growth expulsion moves restart tiers }
+scripts! { start domains master voters schema growth expulsion departure moves restart tiers }

@@ -205,14 +205,14 @@ pub fn on_change(node: &'static Node, state: &State) {
 /// without them, they have all that was written before, and no rows that are not here.
 pub fn promise(state: &State, followers: Vec<&Instance>) -> BTreeMap<InstanceName, u64> {
     let acks = acks();
-    let number = |follower: &&Instance| lineage::numbers().ok()?.into_iter().find(|(_, uuid)| *uuid == follower.uuid);
+    let numbers = lineage::numbers().unwrap_or_default();
     // Nobody waits for those that still lack what others wrote before.
-    let lacks = |follower: &&Instance| {
-        let number = number(follower);
-        number.is_some_and(|(number, _)| relays::lacks_older_rows(number) == Some(true))
+    let lacks = |follower: &Instance| {
+        let number = numbers.iter().find(|(_, uuid)| *uuid == follower.uuid);
+        number.is_some_and(|(number, _)| relays::lacks_older_rows(*number) == Some(true))
     };
     let followers: Vec<&Instance> = followers.into_iter().filter(|follower| !lacks(follower)).collect();
-    acks.make_promises(&followers);
+    acks.make_promises(&followers, &numbers);
     let mut members: BTreeSet<InstanceName> = acks.required.borrow().keys().cloned().collect();
     members.extend(acks.promised.borrow().names().cloned());
     acks.require(state, &members);
@@ -247,11 +247,14 @@ pub fn nudge(term: u64) {
     if acks().nudged.replace(written) != written {
         return;
     }
-    let _ = fiber::spawn("pico_nudge", move || {
+    let nudged = fiber::spawn("pico_nudge", move || {
         if let Err(error) = truncation::begin_term(term) {
             log::warn!("replication: no row to make followers heard: {error}");
         }
     });
+    if let Err(error) = nudged {
+        log::warn!("replication: no fiber to make followers heard: {error}");
+    }
 }
 
 /// Whether a write may begin.
@@ -341,9 +344,8 @@ impl Acks {
     }
 
     /// Promises to wait from now on for the followers that keep up.
-    fn make_promises(&self, followers: &[&Instance]) {
+    fn make_promises(&self, followers: &[&Instance], numbers: &[(u32, String)]) {
         let written = written();
-        let numbers = lineage::numbers().unwrap_or_default();
         let as_seen = |follower: &&Instance| {
             let number = numbers.iter().find(|(_, uuid)| *uuid == follower.uuid).map(|(number, _)| *number);
             let position = number.map(|number| positions(std::iter::once(number)).get(&number).copied().unwrap_or(0));

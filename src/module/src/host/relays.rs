@@ -7,6 +7,7 @@
 use super::ffi as own;
 use super::peek::{Memory, Trusted, Untrusted};
 use std::cell::Cell;
+use std::cmp::Ordering;
 
 /// Places in the host's structures, in bytes: the relay in a member, and in a vector clock the set of numbers that it
 /// has and their positions.
@@ -75,25 +76,20 @@ fn verify() -> Option<()> {
 /// Whether the member with this number has rows that this instance has not: then it is no follower of it, whatever it says.
 /// Also true for a moment when it was faster than this thread in learning of its rows. None where that can not be read.
 pub fn is_beyond(id: u32) -> Option<bool> {
-    if !IS_VERIFIED.get() {
-        return None;
-    }
-    // SAFETY: as in `acknowledged`.
-    unsafe {
-        let member = if id < MEMBERS_MAX { own::replica_by_id(id) } else { std::ptr::null() };
-        if member.is_null() {
-            return Some(false);
-        }
-        let relay = Trusted.read::<usize>(member as usize + place::RELAY).filter(|relay| *relay != 0)?;
-        let (theirs, mine) = (own::relay_vclock(relay as *const _) as usize, own::box_vclock as usize);
-        let is_more = |number| component(&Trusted, theirs, number) > component(&Trusted, mine, number);
-        Some((1..MEMBERS_MAX).any(is_more))
-    }
+    compares(id, false, |_, theirs| theirs == Ordering::Greater)
 }
 
 /// Whether the member with this number lacks rows of others than this instance, which it has acknowledged nothing of. None
 /// where that can not be read.
 pub fn lacks_older_rows(id: u32) -> Option<bool> {
+    // SAFETY: a number that the host sets before it runs anything of ours.
+    let me = unsafe { own::instance_id };
+    compares(id, true, |number, theirs| number != me && theirs == Ordering::Less)
+}
+
+/// Whether the member's clock has a number that compares so with the same one of this instance's clock; `absent` for who is no
+/// member. None where the clocks can not be read.
+fn compares(id: u32, absent: bool, is_so: impl Fn(u32, Ordering) -> bool) -> Option<bool> {
     if !IS_VERIFIED.get() {
         return None;
     }
@@ -101,12 +97,12 @@ pub fn lacks_older_rows(id: u32) -> Option<bool> {
     unsafe {
         let member = if id < MEMBERS_MAX { own::replica_by_id(id) } else { std::ptr::null() };
         if member.is_null() {
-            return Some(true);
+            return Some(absent);
         }
         let relay = Trusted.read::<usize>(member as usize + place::RELAY).filter(|relay| *relay != 0)?;
         let (theirs, mine) = (own::relay_vclock(relay as *const _) as usize, own::box_vclock as usize);
-        let is_less = |number| component(&Trusted, theirs, number) < component(&Trusted, mine, number);
-        Some((1..MEMBERS_MAX).filter(|number| *number != own::instance_id).any(is_less))
+        let compared = |number| component(&Trusted, theirs, number).cmp(&component(&Trusted, mine, number));
+        Some((1..MEMBERS_MAX).any(|number| is_so(number, compared(number))))
     }
 }
 

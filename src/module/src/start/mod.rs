@@ -102,7 +102,7 @@ fn begin_again_as(make: impl FnOnce(&Identity) -> Option<Identity>) -> Result<()
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let began_s = clock::now_s();
     let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
-    let mut has_lost_log = false;
+    let has_lost_log = matches!(identity.stage, Stage::WithoutLog { .. });
     let (identity, donors) = match identity.stage {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
@@ -115,10 +115,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
                 "restore the folder from a copy, or expel the instance and start it with an empty data_dir",
             ));
         }
-        Stage::WithoutLog { .. } => {
-            has_lost_log = true;
-            (another_number(&config, identity)?, None)
-        }
+        Stage::WithoutLog { .. } => (another_number(&config, identity)?, None),
         _ => {
             folder.clear_storage()?;
             failpoint::reach("start.cleared");
@@ -205,7 +202,8 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
             let answer = discover::ask_again(config, &identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
         }
-        Stage::Joining | Stage::WithoutLog { .. } | Stage::Member { .. } => discover::find(config, &identity)?,
+        Stage::Joining | Stage::Member { .. } => discover::find(config, &identity)?,
+        Stage::WithoutLog { .. } => return Err(Error::internal("an instance with rows was to copy others")),
     };
     let donors = match found {
         Found::Nobody => {
@@ -231,7 +229,7 @@ fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result
 /// A member without its Raft log is given another number.
 fn another_number(config: &Config, identity: Identity) -> Result<Identity> {
     let Stage::WithoutLog { cluster_id, replicaset_uuid, joined_in, members, .. } = identity.stage.clone() else {
-        return Ok(identity);
+        return Err(Error::internal("an instance with a Raft log was to take another number"));
     };
     let answer = discover::ask_again(config, &identity, &cluster_id, &members)?;
     if answer.replicaset_uuid != replicaset_uuid {

@@ -53,15 +53,12 @@ impl Storage {
     ) -> Result<Found> {
         self.served().get(layout.table.id).ok_or_else(no_such_table)?;
         let _reading = if layout.is_sharded() { Some(self.begin_scan(buckets)?) } else { None };
-        if count_only && self.is_whole(layout, selection, buckets) {
-            let count = Space(layout.table.id).len(0)? as u64;
-            if layout.is_replicated() {
-                self.settle(buckets)?;
-            }
-            return Ok(Found { count, ..Found::default() });
-        }
-        let walk = &mut BoxWalk::new(layout.table.id, selection.index);
-        let found = find(walk, layout, selection, buckets, count_only)?;
+        let found = if count_only && self.is_whole(layout, selection, buckets) {
+            Found { count: Space(layout.table.id).len(0)? as u64, ..Found::default() }
+        } else {
+            let walk = &mut BoxWalk::new(layout.table.id, selection.index);
+            find(walk, layout, selection, buckets, count_only)?
+        };
         if layout.is_replicated() {
             self.settle(buckets)?;
         }

@@ -266,4 +266,7 @@ fn a_transaction_waits_for_the_table_that_asks_for_most() {
         world.run_on(too_few, &[insert(), note(), insert()]),
         ["TOO_FEW_IN_SYNC@7", "done", "TOO_FEW_IN_SYNC@7"]
     );
+    // A master that is none any more refuses, and keeps nobody waiting for members that it has no more.
+    world.guard.borrow_mut().set_version(8, 30, false);
+    assert_eq!(waited(&[insert()]), Some(Durability::Local));
 }

@@ -31,7 +31,7 @@ fn tails_that_nobody_looks_for_come_back() {
 /// Found by seed 46: a term begins before it has a master, and what it keeps is only known with that.
 #[test]
 fn members_that_follow_before_they_know_what_was_kept_bring_tails_back() {
-    assert_noticed(Defect::FollowsEarly, 1000, "acknowledged");
+    assert_noticed(Defect::FollowsEarly, 300, "acknowledged");
 }
 
 #[test]

@@ -312,20 +312,24 @@ class Repeated:
     """Runs a query again and again while a block runs; nothing without a query."""
 
     def __init__(self, instance, text):
-        self.text, self.is_over = text, threading.Event()
+        self.text, self.is_over, self.count = text, threading.Event(), 0
         self.connection = instance.connect(timeout_s=600)
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
         while self.text and not self.is_over.is_set():
             self.connection.call("picodata.sql", (self.text,))
+            self.count += 1
 
     def __enter__(self):
         self.thread.start()
 
     def __exit__(self, *_):
+        was_alive = self.thread.is_alive()
         self.is_over.set()
         self.thread.join()
+        if self.text and not (was_alive and self.count):
+            raise RuntimeError(f"nothing ran beside it: {self.text}")
 
 
 def machine():

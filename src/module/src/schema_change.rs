@@ -20,7 +20,7 @@ const PAUSE_MS: u64 = 20;
 /// Instances that are asked at the same time.
 const FIBERS_MAX: usize = 32;
 
-/// Carries out a change. Returns when every online instance has it.
+/// Carries out a change. Returns when every online instance has it, or has undone it.
 ///
 /// Errors: what the catalog refuses; `SchemaAborted` with the reason; `Timeout` before anything was proposed; `Unknown`
 /// when it was, and the deadline passed first.
@@ -34,11 +34,13 @@ pub fn change(change: SchemaChange, deadline: Deadline) -> Result<()> {
         return Err(Error::new(Code::Unknown, "the schema change goes on, but was not finished in time")
             .with_hint("it will be finished or undone everywhere; look at the table in a moment"));
     };
-    if let Some(reason) = reason {
-        return Err(Error::new(Code::SchemaAborted, format!("the schema change was undone: {reason}")));
-    }
     failpoint::reach("schema.finished");
-    wait_everywhere(node, finished_at.max(index), deadline)
+    let everywhere = wait_everywhere(node, finished_at.max(index), deadline);
+    match reason {
+        // Whoever has not heard of it yet refuses what the change would have refused.
+        Some(reason) => Err(Error::new(Code::SchemaAborted, format!("the schema change was undone: {reason}"))),
+        None => everywhere,
+    }
 }
 
 /// Proposes until it is this change's turn. Answers its place in the log and its number.

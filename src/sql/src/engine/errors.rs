@@ -36,6 +36,7 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::NotImplemented(message) => Error::new(Code::Unsupported, first_line(message)),
         DataFusionError::Plan(message) => plan(message),
         DataFusionError::Execution(message) => execution(message),
+        DataFusionError::Internal(message) if message.starts_with("Failed to coerce") => plan(message),
         DataFusionError::Internal(message) => Error::internal(format!("the query engine: {}", first_line(message))),
         other => Error::internal(format!("the query engine: {}", first_line(&other.strip_backtrace()))),
     }

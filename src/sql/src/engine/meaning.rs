@@ -4,6 +4,7 @@
 //!
 //! | expression                                | becomes                                                |
 //! |-------------------------------------------|--------------------------------------------------------|
+//! | `as_written`, but in windows              | its first argument                                     |
 //! | CAST that rounds, pads, cuts or reads text | `convert_to`                                           |
 //! | `- integer`                               | a subtraction that fails instead of wrapping around    |
 //! | CHAR(n) compared                          | both sides without padding, or a literal padded to n    |
@@ -11,6 +12,7 @@
 //! | UUID compared with a text                 | the text in a UUID's own spelling                       |
 //! | a number, date and so on with a text literal | the literal as a value of the other side's type     |
 //! | a number with any other text              | an error, as in PostgreSQL                             |
+//! | a number with a date, a boolean with a number, and so on | an error, as in PostgreSQL              |
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
 use super::errors::wrap;
@@ -46,9 +48,15 @@ pub fn apply(plan: LogicalPlan) -> DfResult<LogicalPlan> {
         }
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
+        let is_window = matches!(node, LogicalPlan::Window(_));
         let node = node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let expr = expr.transform_up(|part| rewrite(part, &schema))?;
+            let expr = expr.transform_up(|part| match convert::as_written(&part) {
+                // The engine mistakes two windows that turn out to be the same for a common part of their arguments.
+                Some(_) if is_window => Ok(Transformed::no(part)),
+                Some(cast) => Ok(Transformed::yes(cast.clone())),
+                None => rewrite(part, &schema),
+            })?;
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         let node = node.map_data(LogicalPlan::recompute_schema)?;
@@ -206,6 +214,12 @@ fn as_uuid(expr: Expr) -> DfResult<Expr> {
 /// A literal beside a value of another type is read as one of that type; other texts do not compare with numbers.
 fn typed(left: Expr, right: Expr, l: &Field, r: &Field) -> DfResult<(Expr, Expr)> {
     let (left_is_text, right_is_text) = (is_text(l.data_type()), is_text(r.data_type()));
+    if let (Some(a), Some(b)) = (kind_of(l.data_type()), kind_of(r.data_type()))
+        && a != b
+    {
+        let message = format!("a {a} does not compare with a {b}");
+        return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
+    }
     if left_is_text == right_is_text {
         return Ok((left, right));
     }
@@ -222,6 +236,18 @@ fn typed(left: Expr, right: Expr, l: &Field, r: &Field) -> DfResult<(Expr, Expr)
         return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
     }
     Ok((left, right))
+}
+
+/// Kinds of values that do not compare with one another; None for those that may.
+pub fn kind_of(ty: &DataType) -> Option<&'static str> {
+    match ty {
+        DataType::Boolean => Some("boolean"),
+        DataType::Date32 | DataType::Timestamp(..) => Some("date or timestamp"),
+        DataType::Time32(_) | DataType::Time64(_) => Some("time"),
+        DataType::Interval(_) => Some("interval"),
+        ty if ty.is_numeric() => Some("number"),
+        _ => None,
+    }
 }
 
 fn number_like(text: &Expr, ty: ColumnType) -> ColumnType {

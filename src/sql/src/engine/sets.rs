@@ -2,6 +2,7 @@
 
 use super::errors::wrap;
 use super::functions::{convert, trim_padding};
+use super::meaning::kind_of;
 use super::types::mark_of;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Column, JoinType, NullEquality};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 /// UNION with columns that mean the same in all its inputs.
 ///
-/// Errors: `WrongType` for a text beside a number.
+/// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare.
 pub fn united(union: Union) -> DfResult<Union> {
     let width = union.schema.fields().len();
     let mut mixed = vec![false; width];
@@ -22,6 +23,14 @@ pub fn united(union: Union) -> DfResult<Union> {
         let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
         if fields.iter().any(|f| is_text(f.data_type())) && fields.iter().any(|f| f.data_type().is_numeric()) {
             let message = format!("column {} of a set operation is a text on one side and a number on another", at + 1);
+            return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
+        }
+        let mut kinds = fields.iter().filter_map(|field| kind_of(field.data_type()));
+        if let Some(first) = kinds.next()
+            && let Some(other) = kinds.find(|kind| *kind != first)
+        {
+            let message =
+                format!("column {} of a set operation is a {first} on one side and a {other} on another", at + 1);
             return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
         }
         *is_mixed = fields.iter().any(|field| mark_of(field) != mark_of(&fields[0]));

@@ -1,7 +1,7 @@
 //! `+`, `-`, `*`, `/` that fail where the engine's own would wrap around, give infinity, or cut digits off.
 //!
 //! The planner asks here first for each operator; what is not of these types goes on as before. The functions keep the
-//! operator's spelling in column names.
+//! operator's spelling in column names, in parentheses.
 //!
 //! | operands                    | result                                     |
 //! |-----------------------------|--------------------------------------------|
@@ -178,13 +178,11 @@ impl ScalarUDFImpl for Checked {
         &self.signature
     }
 
+    /// In parentheses, whatever is inside: the engine replaces parts by columns that have the part's name as an alias, and the
+    /// name of the whole must not change by that.
     fn schema_name(&self, args: &[Expr]) -> DfResult<String> {
-        let names = args.iter().map(|arg| match arg {
-            Expr::ScalarFunction(function) if FUNCTIONS.contains(&function.func) => format!("({})", arg.schema_name()),
-            Expr::BinaryExpr(_) => format!("({})", arg.schema_name()),
-            arg => arg.schema_name().to_string(),
-        });
-        Ok(names.collect::<Vec<_>>().join(&format!(" {} ", self.operation.sign())))
+        let names: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
+        Ok(format!("({})", names.join(&format!(" {} ", self.operation.sign()))))
     }
 
     fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {

@@ -3,6 +3,10 @@
 //! `convert_to(value, 'type')` names its target in a constant, so that the result's type follows from the call. Text is read
 //! as a value of the type reads it when it is stored; numbers are rounded, where the engine cuts; lengths of CHAR and
 //! VARCHAR are kept.
+//!
+//! `as_written(CAST(value AS type), 'type')` is its first argument, and so is `as_written((a - b), '()')`. They stand in plans
+//! until these have our meaning, because the engine names a CAST like its value and leaves parentheses out of names: it
+//! took `sum(CAST(a AS BIGINT))` and `sum(a)` for one column.
 
 use super::{Function, call, nullable, out_of_range, wrong_types};
 use crate::engine::errors::wrap;
@@ -24,6 +28,7 @@ use model::{Code, ColumnType, Decimal, Error, Value};
 use std::sync::{Arc, LazyLock};
 
 const NAME: &str = "convert_to";
+const AS_WRITTEN: &str = "as_written";
 
 static CONVERT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     let coerce = |types: &[DataType]| match types {
@@ -33,8 +38,20 @@ static CONVERT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Function::new(NAME, coerce, returns, run).udf()
 });
 
+static WRITTEN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
+    let coerce = |types: &[DataType]| match types {
+        [_, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8] => Ok(types.to_vec()),
+        _ => wrong_types(AS_WRITTEN),
+    };
+    let returns = |args: &ReturnFieldArgs<'_>| match args.arg_fields.first() {
+        Some(field) => Ok(field.as_ref().clone()),
+        None => wrong_types(AS_WRITTEN),
+    };
+    Function::new(AS_WRITTEN, coerce, returns, |args, _| Ok(args[0].clone())).udf()
+});
+
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![CONVERT.clone()]
+    vec![CONVERT.clone(), WRITTEN.clone()]
 }
 
 /// One type for all spellings of text, of bytes, and of fractions of a second.
@@ -52,6 +69,14 @@ fn plain(ty: &DataType) -> DataType {
 /// `value` as a `ty`.
 pub fn convert_to(value: Expr, ty: ColumnType) -> Expr {
     call(CONVERT.clone(), vec![value, lit(ty.to_string())])
+}
+
+/// What `as_written` stands for.
+pub fn as_written(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::ScalarFunction(call) if call.func.name() == AS_WRITTEN => call.args.first(),
+        _ => None,
+    }
 }
 
 /// A CAST as the planner wrote it, in our words; None where the engine's own is right.

@@ -11,6 +11,7 @@
 //! | `a < ANY (ARRAY[b, c])`                      | `a < b OR a < c`                             |
 //! | columns of one name in a result              | names of their own, which nobody sees        |
 //! | `t AS u (x)` with fewer names than columns   | the other columns keep theirs                |
+//! | `CAST(a AS type)`, `(a - b)`                 | `as_written(CAST(a AS type), 'type')`, `as_written((a - b), '()')` |
 //! | `OVER (w ORDER BY a)`                        | with what the window w says                  |
 //! | `RIGHT JOIN`, `FULL JOIN` with USING         | LEFT JOIN; ON, and COALESCE of the columns   |
 //! | `*` over USING and NATURAL joins of tables    | the columns, in the standard's order         |
@@ -141,6 +142,7 @@ impl Speller<'_> {
             // The planner's names of these leave out what tells them apart.
             let is_computed = matches!(item, SelectItem::UnnamedExpr(_)) && !is_column;
             let is_vague = is_computed && ["SELECT ", "CAST(", "::"].iter().any(|part| name.contains(part));
+            let name = if is_computed { name.replace(['(', ')'], "") } else { name };
             if seen.contains(&name) || (has_wild && is_column) || is_vague {
                 self.names += 1;
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__again_{}", self.names)) };
@@ -245,6 +247,14 @@ impl Speller<'_> {
                 return Err(Error::new(Code::Unsupported, message));
             }
             Expr::Function(function) => self.function_renamed(function),
+            Expr::Cast { expr: inner, data_type, .. } if !matches!(**inner, Expr::Value(_)) => {
+                let ty = text(&data_type.to_string());
+                Some(call("as_written", vec![expr.clone(), ty]))
+            }
+            Expr::Nested(inner) if is_arithmetic(inner) => {
+                let parentheses = text("()");
+                Some(call("as_written", vec![expr.clone(), parentheses]))
+            }
             _ => None,
         })
     }
@@ -275,6 +285,12 @@ impl Speller<'_> {
             else_result: Some(Box::new(boolean(false))),
         }
     }
+}
+
+/// Whether `a - (b - c)` is another value than `a - b - c`, which the planner has the same name for.
+fn is_arithmetic(expr: &Expr) -> bool {
+    use BinaryOperator as O;
+    matches!(expr, Expr::BinaryOp { op: O::Plus | O::Minus | O::Multiply | O::Divide | O::Modulo, .. })
 }
 
 fn null() -> Expr {

@@ -248,7 +248,11 @@ impl Unnester {
             false,
         )?;
         let columns = column_exprs(&join.schema.columns());
-        LogicalPlanBuilder::from(LogicalPlan::Join(joined)).project(columns)?.build()
+        let joined = match joined.filter.as_ref().is_some_and(easy::has_subquery) {
+            true => self.join(joined)?,
+            false => LogicalPlan::Join(joined),
+        };
+        LogicalPlanBuilder::from(joined).project(columns)?.build()
     }
 
     /// An expression over `input`, which gets columns for its subqueries.

@@ -340,7 +340,8 @@ class Chaos:
     def exchange(self):
         """An instance is expelled, and a new one takes its machine."""
         victim, asked = self.dice.sample(self.cluster.instances, 2)
-        asked.call("expel", victim.name)
+        # Under faults an answer can be that it is not known; asking again is harmless.
+        wait_until(lambda: asked.call("expel", victim.name) or True, "the expulsion", SETTLE_S)
         victim.exit_code(SETTLE_S)
         new = self.cluster.replace(victim).start()
         self.cluster.wait_whole(SETTLE_S)

@@ -13,6 +13,7 @@
 //! | a number, date and so on with a text literal | the literal as a value of the other side's type     |
 //! | a number with any other text              | an error, as in PostgreSQL                             |
 //! | a number with a date, a boolean with a number, and so on | an error, as in PostgreSQL              |
+//! | `IS TRUE`, `IS NOT FALSE` and so on       | `IS [NOT] DISTINCT FROM` TRUE or FALSE                 |
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
 use super::errors::wrap;
@@ -128,11 +129,34 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             let args = args.into_iter().map(|arg| unpadded(arg, schema)).collect();
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
         }
+        Expr::IsTrue(inner) => is_truth(*inner, true, false, schema),
+        Expr::IsFalse(inner) => is_truth(*inner, false, false, schema),
+        Expr::IsNotTrue(inner) => is_truth(*inner, true, true, schema),
+        Expr::IsNotFalse(inner) => is_truth(*inner, false, true, schema),
+        Expr::IsUnknown(inner) => Ok(Transformed::yes(boolean(*inner, schema)?.is_null())),
+        Expr::IsNotUnknown(inner) => Ok(Transformed::yes(boolean(*inner, schema)?.is_not_null())),
         Expr::Like(like) => {
             check_text(&like, schema)?;
             Ok(Transformed::no(Expr::Like(like)))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `IS [NOT] TRUE` or FALSE as the comparison that the engine makes of it late: earlier, its schemas stay the same.
+fn is_truth(expr: Expr, truth: bool, negated: bool, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+    let op = if negated { Operator::IsDistinctFrom } else { Operator::IsNotDistinctFrom };
+    let compared = BinaryExpr::new(Box::new(boolean(expr, schema)?), op, Box::new(lit(truth)));
+    Ok(Transformed::yes(Expr::BinaryExpr(compared)))
+}
+
+fn boolean(expr: Expr, schema: &DFSchema) -> DfResult<Expr> {
+    match expr.get_type(schema) {
+        Ok(ty) if !matches!(ty, DataType::Boolean | DataType::Null) => {
+            let message = "IS TRUE, IS FALSE and IS UNKNOWN are about booleans, and this is none";
+            Err(wrap(Error::new(Code::WrongType, message)))
+        }
+        _ => Ok(expr),
     }
 }
 

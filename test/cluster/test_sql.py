@@ -252,3 +252,30 @@ def test_wrong_arguments_are_refused(shop):
         with pytest.raises(tarantool.error.DatabaseError) as raised:
             shop[0].call("sql", *args)
         assert raised.value.args[0] == 20002, args
+
+
+def lookups(instance, text):
+    """What each scan of a join's larger side looked up."""
+    lines = [line for (line,) in instance.sql("EXPLAIN ANALYZE " + text)]
+    return [line.split("lookups=")[1].split(",")[0] for line in lines if "lookups=" in line]
+
+
+def test_joins_look_up_few_keys_at_every_instance(cluster):
+    a = cluster[0]
+    a.sql("CREATE TABLE buyer (id INT PRIMARY KEY, name TEXT)")
+    a.sql("CREATE TABLE sale (id INT PRIMARY KEY, buyer INT, total INT)")
+    a.sql("CREATE INDEX sale_buyer ON sale (buyer)")
+    a.call("crud.insert_many", "buyer", [[i, f"b{i}"] for i in range(1000)])
+    a.call("crud.insert_many", "sale", [[i, i % 1000, i] for i in range(4000)])
+    replicasets = len(a.status()["replicasets"])
+    # How many rows there are is heard of in a while.
+    few = "SELECT count(*), sum(s.total) FROM buyer b JOIN sale s ON s.buyer = b.id WHERE b.name IN ('b5', 'b17')"
+    wait_until(lambda: lookups(a, few) == ["2 by sale_buyer"] * replicasets, "all to look both up")
+    assert a.sql(few) == [[8, 4 * 22 + 2 * 6000]]
+    by_key = "SELECT b.name FROM sale s JOIN buyer b ON b.id = s.buyer WHERE s.id IN (7, 8, 1008)"
+    assert sorted(a.sql(by_key)) == [["b7"], ["b8"], ["b8"]]
+    many = "SELECT count(*) FROM buyer b JOIN sale s ON s.buyer = b.id WHERE b.name <> 'b5'"
+    assert a.sql(many) == [[3996]]
+    assert lookups(a, many) == ["0 by sale_buyer"] * replicasets
+    a.sql("DROP TABLE sale")
+    a.sql("DROP TABLE buyer")

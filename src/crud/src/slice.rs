@@ -1,7 +1,8 @@
 //! A scan of stored tuples, slice by slice: what the SQL room reads.
 //!
 //! The order is the index's own, so a sharded table's primary index gives its rows by bucket and key. Bounds on the
-//! primary key are looked up in each bucket that holds rows.
+//! primary key are looked up in each bucket that holds rows. A scan of several ranges, such as the keys of a join, looks each of
+//! them up.
 
 use crate::layout::Layout;
 use crate::row::bucket_of_stored;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 
 /// Tuples that are looked at for one slice.
 pub const SLICE_ROWS_MAX: usize = 4096;
+/// Finding a place in the index counts like so many tuples.
+const SEEK_ROWS: usize = 4;
 /// Bytes after which a slice ends.
 pub const SLICE_BYTES_MAX: usize = 4 << 20;
 
@@ -24,14 +27,24 @@ pub struct SliceRequest {
     /// 0 is the primary index.
     pub index: u32,
     pub descending: bool,
-    /// On a prefix of the index's columns, with `>` or `>=`.
-    pub lower: Option<Condition>,
-    /// On a prefix of the index's columns, with `<` or `<=`.
-    pub upper: Option<Condition>,
+    /// Of several, each lies behind those before it, and each of an index that begins with the bucket has one. Several are
+    /// read in ascending order.
+    pub ranges: Vec<SliceRange>,
     /// Sorted, without overlaps. Ignored for a global table.
     pub buckets: Vec<BucketRange>,
     /// Stop after so many tuples.
     pub rows_max: Option<usize>,
+}
+
+/// A part of an index.
+#[derive(Clone, Debug, Default)]
+pub struct SliceRange {
+    /// On a prefix of the index's columns, with `>` or `>=`.
+    pub lower: Option<Condition>,
+    /// On a prefix of the index's columns, with `<` or `<=`.
+    pub upper: Option<Condition>,
+    /// The only bucket of its tuples, when that is known.
+    pub bucket: Option<BucketId>,
 }
 
 /// A running scan without its iterator.
@@ -40,7 +53,9 @@ pub struct Slicer {
     request: SliceRequest,
     /// The index begins with the bucket.
     by_bucket: bool,
-    /// Where to go on: the range, counted in the scan's direction, and the bucket in it.
+    /// The part of the index that is read now.
+    part: usize,
+    /// Where to go on: the range of buckets, counted in the scan's direction, and the bucket in it.
     range: usize,
     bucket: BucketId,
     is_positioned: bool,
@@ -51,10 +66,13 @@ pub struct Slicer {
 impl Slicer {
     pub fn new(request: SliceRequest) -> Self {
         let by_bucket = request.layout.is_sharded() && request.index == 0;
+        let is_done = request.ranges.is_empty();
         let mut slicer =
-            Self { by_bucket, range: 0, bucket: 0, is_positioned: false, is_done: false, rows: 0, request };
-        if by_bucket {
-            slicer.enter_range(0);
+            Self { by_bucket, part: 0, range: 0, bucket: 0, is_positioned: false, is_done, rows: 0, request };
+        match slicer.has_list() {
+            true => slicer.enter_part(0),
+            false if by_bucket => slicer.enter_range(0),
+            false => {}
         }
         slicer
     }
@@ -71,14 +89,17 @@ impl Slicer {
         ends: &mut Vec<u32>,
     ) -> Result<bool> {
         let bytes_before = bytes.len();
-        for _ in 0..SLICE_ROWS_MAX {
+        let mut looked_at = 0;
+        while looked_at < SLICE_ROWS_MAX {
             self.is_done |= !self.takes_more();
             if self.is_done || bytes.len() - bytes_before >= SLICE_BYTES_MAX {
                 break;
             }
             if !self.is_positioned {
                 self.seek(walk)?;
+                looked_at += SEEK_ROWS;
             }
+            looked_at += 1;
             let start = bytes.len();
             if !walk.next_into(bytes)? {
                 self.is_done = true;
@@ -106,22 +127,42 @@ impl Slicer {
 
     /// Whether a tuple is among those that the scan is for, wherever its walk is.
     pub(crate) fn covers(&self, tuple: &[u8]) -> Result<bool> {
-        let request = &self.request;
-        let accepts = |bound: &Option<Condition>| bound.as_ref().is_none_or(|b| b.accepts(&request.layout, tuple));
-        let is_in = !request.layout.is_sharded() || contains(&request.buckets, bucket_of_stored(tuple)?);
-        Ok(is_in && accepts(&request.lower) && accepts(&request.upper))
+        let SliceRequest { layout, ranges, buckets, .. } = &self.request;
+        let bucket = if layout.is_sharded() { bucket_of_stored(tuple)? } else { 0 };
+        if layout.is_sharded() && !contains(buckets, bucket) {
+            return Ok(false);
+        }
+        let accepts = |bound: &Option<Condition>| bound.as_ref().is_none_or(|b| b.accepts(layout, tuple));
+        // The last one that begins at the tuple or before it.
+        let begins = |range: &SliceRange| match range.bucket {
+            Some(of) if self.by_bucket && of != bucket => of < bucket,
+            _ => accepts(&range.lower),
+        };
+        let range = ranges.partition_point(begins).checked_sub(1).and_then(|at| ranges.get(at));
+        Ok(range.is_some_and(|range| accepts(&range.upper) && range.bucket.is_none_or(|of| of == bucket)))
     }
 
-    fn near(&self) -> &Option<Condition> {
-        if self.request.descending { &self.request.upper } else { &self.request.lower }
+    /// Whether there are several parts of the index to look up.
+    fn has_list(&self) -> bool {
+        self.request.ranges.len() > 1
     }
 
-    fn far(&self) -> &Option<Condition> {
-        if self.request.descending { &self.request.lower } else { &self.request.upper }
+    fn part(&self) -> Option<&SliceRange> {
+        self.request.ranges.get(self.part)
+    }
+
+    fn near(&self) -> Option<&Condition> {
+        let part = self.part()?;
+        if self.request.descending { part.upper.as_ref() } else { part.lower.as_ref() }
+    }
+
+    fn far(&self) -> Option<&Condition> {
+        let part = self.part()?;
+        if self.request.descending { part.lower.as_ref() } else { part.upper.as_ref() }
     }
 
     fn has_bounds(&self) -> bool {
-        self.request.lower.is_some() || self.request.upper.is_some()
+        self.part().is_some_and(|part| part.lower.is_some() || part.upper.is_some())
     }
 
     fn seek(&mut self, walk: &mut impl Walk) -> Result<()> {
@@ -144,7 +185,15 @@ impl Slicer {
     /// Whether the tuple under the iterator is part of the scan; moves on where it is not.
     fn wants(&mut self, tuple: &[u8]) -> Result<bool> {
         let layout = &self.request.layout;
-        let is_beyond = self.has_bounds() && self.far().as_ref().is_some_and(|far| !far.accepts(layout, tuple));
+        let is_beyond = self.has_bounds() && self.far().is_some_and(|far| !far.accepts(layout, tuple));
+        if self.has_list() {
+            let bucket = if layout.is_sharded() { bucket_of_stored(tuple)? } else { 0 };
+            if is_beyond || (self.by_bucket && bucket != self.bucket) {
+                self.enter_part(self.part + 1);
+                return Ok(false);
+            }
+            return Ok(!layout.is_sharded() || contains(&self.request.buckets, bucket));
+        }
         if !self.by_bucket {
             self.is_done = is_beyond;
             return Ok(
@@ -162,6 +211,13 @@ impl Slicer {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    fn enter_part(&mut self, part: usize) {
+        self.part = part;
+        self.is_positioned = false;
+        self.bucket = self.part().and_then(|part| part.bucket).unwrap_or(0);
+        self.is_done = self.part().is_none();
     }
 
     fn current_range(&self) -> Option<BucketRange> {

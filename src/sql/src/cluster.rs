@@ -52,6 +52,15 @@ pub trait Schema: Send + Sync + std::fmt::Debug {
     fn row_count(&self, table: TableId) -> Option<u64>;
 }
 
+/// A part of an index: bounds on a prefix of its columns (without the bucket id), None where open; and the only bucket that
+/// has rows of it, when its bounds say so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KeyRange {
+    pub lower: Option<Bound>,
+    pub upper: Option<Bound>,
+    pub bucket: Option<BucketId>,
+}
+
 /// Which stored tuples of one table a scan reads, in this process.
 #[derive(Clone, Debug)]
 pub struct ScanRequest {
@@ -61,9 +70,8 @@ pub struct ScanRequest {
     /// Restricts a sharded table to these buckets. The storage refuses with `WrongBucket` when it does not own one of
     /// them for reading, and keeps their rows until the scan is closed.
     pub buckets: Vec<BucketRange>,
-    /// Bounds on a prefix of the index's columns (without the bucket id), lowest first; None where open.
-    pub lower: Option<Bound>,
-    pub upper: Option<Bound>,
+    /// Of several, each lies behind those before it in the index, and of a sharded table's primary index each has its bucket.
+    pub ranges: Vec<KeyRange>,
     pub descending: bool,
     /// Stop after about so many rows.
     pub rows_max: Option<usize>,

@@ -4,7 +4,7 @@ use crate::memory::{BUCKETS, MemoryWalk, USERS, int, pack, show, text, users};
 use crud::moment::{BYTES_MAX, Moment, MomentScan};
 use crud::scan::{Direction, Walk};
 use crud::selection::{Condition, Operator};
-use crud::slice::{SLICE_ROWS_MAX, SliceRequest};
+use crud::slice::{SLICE_ROWS_MAX, SliceRange, SliceRequest};
 use crud::{Layout, RowWriter};
 use model::{Code, Result, msgpack};
 use proptest::prelude::*;
@@ -63,8 +63,7 @@ impl Live {
             layout: Arc::clone(&self.layout),
             index,
             descending,
-            lower: None,
-            upper: None,
+            ranges: vec![SliceRange::default()],
             buckets: vec![BucketRange::new(1, BUCKETS)],
             rows_max: None,
         }
@@ -168,13 +167,37 @@ proptest! {
         let lower = lower.map(|value| bound(Operator::Greater, column, value));
         let upper = upper.map(|value| bound(Operator::LessOrEqual, column, value));
         let buckets = vec![BucketRange::new(first_bucket, BUCKETS)];
-        let request = SliceRequest { lower: lower.clone(), upper: upper.clone(), buckets: buckets.clone(), ..live.borrow().request(index, descending) };
+        let request = SliceRequest {
+            ranges: vec![SliceRange { lower: lower.clone(), upper: upper.clone(), bucket: None }],
+            buckets: buckets.clone(),
+            ..live.borrow().request(index, descending)
+        };
         let mut expected: Vec<String> = live.borrow().rows.values()
             .filter(|tuple| crud::scan::contains(&buckets, crud::row::bucket_of_stored(tuple).unwrap()))
             .filter(|tuple| [&lower, &upper].into_iter().flatten().all(|b| b.accepts(&request.layout, tuple)))
             .map(|tuple| show(tuple))
             .collect();
         expected.sort();
+        before.iter().for_each(|write| live.borrow_mut().write(write));
+        let mut scan = live.borrow().scan(request, true);
+        let mut walk = LiveWalk::new(&live, index, during);
+        prop_assert_eq!(read(&mut scan, &mut walk, || ()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_scan_of_several_keys_sees_its_moment(
+        rows in proptest::collection::btree_map(0i64..12, 0i64..6, 0..12),
+        before in proptest::collection::vec(any_write(), 0..6),
+        during in proptest::collection::vec(any_write(), 0..40),
+        index in 0u32..2,
+        keys in proptest::collection::btree_set(0i64..12, 2..8),
+    ) {
+        let live = Live::new(rows.clone().into_iter());
+        let wanted = |(id, age): (&i64, &i64)| keys.contains(if index == 0 { id } else { age });
+        let mut expected: Vec<String> = rows.iter().filter(|row| wanted(*row))
+            .map(|(id, age)| show(&tuple(&live.borrow().layout, *id, *age))).collect();
+        expected.sort();
+        let request = SliceRequest { ranges: crate::slices::keys_of(index, &keys), ..live.borrow().request(index, false) };
         before.iter().for_each(|write| live.borrow_mut().write(write));
         let mut scan = live.borrow().scan(request, true);
         let mut walk = LiveWalk::new(&live, index, during);

@@ -7,10 +7,10 @@ use crate::lease;
 use crud::Layout;
 use crud::moment::{Moment, MomentScan};
 use crud::selection::{Condition, Operator, index_columns};
-use crud::slice::{SLICE_ROWS_MAX, SliceRequest};
+use crud::slice::{SLICE_ROWS_MAX, SliceRange, SliceRequest};
 use model::{Code, Engine, Error, Result, Table};
 use sharding::BucketRange;
-use sql::cluster::{Bound, ScanRequest, TupleBatch};
+use sql::cluster::{Bound, KeyRange, ScanRequest, TupleBatch};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,8 +68,7 @@ impl Storage {
         let slices = SliceRequest {
             index: request.index,
             descending: request.descending,
-            lower: condition(&layout, request.index, &request.lower, [Operator::GreaterOrEqual, Operator::Greater])?,
-            upper: condition(&layout, request.index, &request.upper, [Operator::LessOrEqual, Operator::Less])?,
+            ranges: request.ranges.iter().map(|part| range(&layout, request.index, part)).collect::<Result<_>>()?,
             buckets,
             rows_max: request.rows_max,
             layout,
@@ -94,7 +93,7 @@ impl Storage {
         buckets: &[BucketRange],
         moment: &Moment,
     ) -> Result<Option<usize>> {
-        let is_open = request.index == 0 && request.lower.is_none() && request.upper.is_none();
+        let is_open = request.index == 0 && matches!(&request.ranges[..], [range] if *range == KeyRange::default());
         let id = layout.table.id;
         if !request.count_only || !is_open || !self.holds_only(layout, buckets) || moment.has_changes(id) {
             return Ok(None);
@@ -120,6 +119,12 @@ impl Storage {
     pub fn row_count(&self, table: model::TableId) -> Result<u64> {
         Space(table).len(0).map(|len| len as u64)
     }
+}
+
+fn range(layout: &Layout, index: u32, range: &KeyRange) -> Result<SliceRange> {
+    let lower = condition(layout, index, &range.lower, [Operator::GreaterOrEqual, Operator::Greater])?;
+    let upper = condition(layout, index, &range.upper, [Operator::LessOrEqual, Operator::Less])?;
+    Ok(SliceRange { lower, upper, bucket: range.bucket })
 }
 
 /// A bound on a prefix of the index's columns; `operators` are those for an inclusive and an exclusive one.

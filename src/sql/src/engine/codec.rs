@@ -5,10 +5,10 @@
 
 use super::errors::wrap;
 use super::gather::ShippedExec;
-use super::ranges::{Access, KeyRange, index_columns};
+use super::ranges::{Access, index_columns};
 use super::scan::ScanExec;
 use super::site::Site;
-use crate::cluster::{Bound, Schema};
+use crate::cluster::{Bound, KeyRange, Schema};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
@@ -69,10 +69,11 @@ fn encode_scan(scan: &ScanExec, out: &mut Vec<u8>) {
     write_array_len(out, scan.projection.len());
     scan.projection.iter().for_each(|at| write_uint(out, *at as u64));
     write_uint(out, scan.access.index.into());
-    write_bool(out, scan.access.is_lookup);
-    match scan.fetch {
-        Some(fetch) => write_uint(out, fetch as u64),
-        None => write_nil(out),
+    for number in [scan.fetch.map(|fetch| fetch as u64), scan.table_rows] {
+        match number {
+            Some(number) => write_uint(out, number),
+            None => write_nil(out),
+        }
     }
     write_array_len(out, scan.access.ranges.len());
     for range in &scan.access.ranges {
@@ -102,15 +103,16 @@ fn decode_scan(reader: &mut Reader<'_>, schema: &dyn Schema) -> DfResult<Arc<dyn
             return Err(broken());
         }
         let index = small(reader)?;
-        let is_lookup = reader.bool()?;
         let fetch = if reader.take_nil() { None } else { Some(usize::try_from(reader.uint()?).map_err(|_| broken())?) };
+        let table_rows = if reader.take_nil() { None } else { Some(reader.uint()?) };
         let len = reader.array_len()?;
         let ranges = (0..len).map(|_| decode_range(reader, &table, index)).collect::<Result<Vec<_>>>()?;
-        let access = Access { index, ranges, buckets: None, rows_max: None, is_lookup };
-        Ok((table, id, projection, access, fetch))
+        let access = Access { index, ranges, buckets: None, rows_max: None };
+        Ok((table, id, projection, access, fetch, table_rows))
     };
-    let (table, id, projection, access, fetch) = decode(reader).map_err(wrap)?;
-    Ok(Arc::new(ScanExec::try_new(table, id, projection, access, fetch)?))
+    let (table, id, projection, access, fetch, table_rows) = decode(reader).map_err(wrap)?;
+    let scan = ScanExec::try_new(table, id, projection, access, fetch)?;
+    Ok(Arc::new(scan.of_rows(table_rows)))
 }
 
 fn decode_range(reader: &mut Reader<'_>, table: &Table, index: u32) -> Result<KeyRange> {

@@ -3,6 +3,7 @@
 use super::codec::Codec;
 use super::errors::{translate, wrap};
 use super::frames::{Encoder, Request, error_frame, unship};
+use super::lookups;
 use super::moments::SharedMoments;
 use super::site::{Site, at_site};
 use crate::cluster::{Cluster, Frames};
@@ -71,6 +72,7 @@ impl FrameStream {
     pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
         let start = || -> DfResult<Running> {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
+            let plan = lookups::prepare(plan, site)?;
             let context = at_site(&context, site.at_moment(&plan));
             let rows = execute_stream(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;

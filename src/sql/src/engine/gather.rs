@@ -8,6 +8,7 @@
 use super::errors::wrap;
 use super::fragment::plan_bytes;
 use super::frames::{Frame, FrameDecoder, Request, Summary, ship, unship};
+use super::lookups;
 use super::site::{Site, at_site};
 use crate::cluster::BucketRange;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -19,6 +20,7 @@ use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{AcrossPartitions, EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::limit::LimitStream;
 use datafusion::physical_plan::memory::MemoryStream;
@@ -149,7 +151,7 @@ impl GatherExec {
         let mut streams = Vec::new();
         let mut together = RecordBatchReceiverStream::builder(schema.clone(), BATCHES_WAITING_MAX);
         for target in self.targets.iter() {
-            let work = self.work(target, &site, &context, &shipped, remote.clone().filter(|_| !is_local(target)));
+            let work = self.work(target, &site, &context, &shipped, remote.clone().filter(|_| !is_local(target)))?;
             if self.order.is_some() {
                 let mut alone = RecordBatchReceiverStream::builder(schema.clone(), BATCHES_WAITING_MAX);
                 let rows = alone.tx();
@@ -203,26 +205,28 @@ impl GatherExec {
         context: &Arc<TaskContext>,
         shipped: &BTreeMap<u32, Shipped>,
         remote: Option<Request>,
-    ) -> Work {
+    ) -> DfResult<Work> {
         let shipped = shipped.iter().map(|(id, rows)| (*id, rows.batches.clone())).collect();
         if let Some(shared) = &site.shared {
             shared.runs_at(&target.replicaset);
         }
-        let context = match remote {
-            Some(_) => context.clone(),
+        let (context, fragment) = match remote {
+            Some(_) => (context.clone(), self.fragment.clone()),
             None => {
                 let here = site.for_fragment(target.buckets.clone(), shipped);
-                at_site(context, here.at_moment(&self.fragment))
+                let fragment = lookups::prepare(self.fragment.clone(), &here)?;
+                (at_site(context, here.at_moment(&fragment)), fragment)
             }
         };
-        Work {
+        Ok(Work {
             target: target.clone(),
-            fragment: self.fragment.clone(),
+            is_prepared: !Arc::ptr_eq(&fragment, &self.fragment),
+            fragment,
             site: site.clone(),
             context,
             remote,
             runs: self.runs.clone(),
-        }
+        })
     }
 }
 
@@ -252,6 +256,8 @@ async fn collect_small(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>)
 struct Work {
     target: Target,
     fragment: Arc<dyn ExecutionPlan>,
+    /// It is another than the gather's, for its metrics.
+    is_prepared: bool,
     site: Arc<Site>,
     context: Arc<TaskContext>,
     /// None runs it in this process.
@@ -288,6 +294,8 @@ impl Work {
             }
         }
         summary.elapsed_us = began.elapsed().as_micros() as u64;
+        let shown = || DisplayableExecutionPlan::with_metrics(&*self.fragment).indent(false).to_string();
+        summary.plan = (self.is_prepared && self.site.analyze).then(shown);
         Ok(Some(summary))
     }
 

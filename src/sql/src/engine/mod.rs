@@ -19,6 +19,7 @@ mod frames;
 mod functions;
 mod gather;
 mod join_keys;
+mod lookups;
 mod meaning;
 mod memory;
 mod moments;

@@ -4,7 +4,7 @@
 //! of one column. The filter itself stays above the scan, so a range may be too wide but never too narrow.
 
 use super::types::value_of;
-use crate::cluster::{Bound, BucketRange, Schema};
+use crate::cluster::{Bound, BucketRange, KeyRange, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
@@ -17,14 +17,6 @@ const RANGES_MAX: usize = 64;
 /// Sharding keys that are hashed to prune buckets.
 const KEYS_MAX: usize = 4096;
 
-/// A part of an index, and the only bucket that has rows of it, when its bounds say so.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct KeyRange {
-    pub lower: Option<Bound>,
-    pub upper: Option<Bound>,
-    pub bucket: Option<BucketId>,
-}
-
 /// What a scan has to read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
@@ -36,14 +28,12 @@ pub struct Access {
     pub buckets: Option<Vec<BucketRange>>,
     /// At most so many rows, when a unique key says so.
     pub rows_max: Option<usize>,
-    /// Whether every range is one key of the index.
-    pub is_lookup: bool,
 }
 
 impl Access {
     /// Everything, in the order of the primary index.
     pub fn full() -> Self {
-        Self { index: 0, ranges: vec![KeyRange::default()], buckets: None, rows_max: None, is_lookup: false }
+        Self { index: 0, ranges: vec![KeyRange::default()], buckets: None, rows_max: None }
     }
 }
 
@@ -114,7 +104,7 @@ impl Constraint {
 }
 
 /// Values of one column have one variant; others never meet here.
-fn compare(a: &Value, b: &Value) -> Ordering {
+pub fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Boolean(a), Value::Boolean(b)) => a.cmp(b),
         (Value::Integer(a), Value::Integer(b)) => a.cmp(b),
@@ -257,7 +247,7 @@ fn best_index(table: &Table, known: &BTreeMap<usize, Constraint>) -> Access {
         let score = usize::from(is_lookup && unique) * 1000 + pinned * 10 + usize::from(tail);
         if score > best.1 {
             let rows_max = (is_lookup && unique).then_some(ranges.len());
-            best = (Access { index, ranges, buckets: None, rows_max, is_lookup }, score);
+            best = (Access { index, ranges, buckets: None, rows_max }, score);
         }
     }
     best.0
@@ -324,7 +314,7 @@ fn buckets(key: &[usize], known: &BTreeMap<usize, Constraint>, count: u32) -> Op
 }
 
 /// Neighbouring buckets as one range.
-fn merge(buckets: BTreeSet<BucketId>) -> Vec<BucketRange> {
+pub fn merge(buckets: BTreeSet<BucketId>) -> Vec<BucketRange> {
     let mut ranges: Vec<BucketRange> = Vec::new();
     for bucket in buckets {
         match ranges.last_mut() {
@@ -336,7 +326,7 @@ fn merge(buckets: BTreeSet<BucketId>) -> Vec<BucketRange> {
 }
 
 /// The bucket of a range whose equal bounds contain the sharding key.
-fn bucket_of_range(table: &Table, index: u32, key: &[usize], range: &KeyRange, count: u32) -> Option<BucketId> {
+pub fn bucket_of_range(table: &Table, index: u32, key: &[usize], range: &KeyRange, count: u32) -> Option<BucketId> {
     let (lower, upper) = (range.lower.as_ref()?, range.upper.as_ref()?);
     let columns = index_columns(table, index);
     let value = |column: &usize| {

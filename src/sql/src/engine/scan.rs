@@ -5,10 +5,11 @@
 
 use super::decode::Decoder;
 use super::errors::wrap;
-use super::ranges::{Access, KeyRange, index_columns};
+use super::lookups::{self, Keys, LOOKUP_ROWS};
+use super::ranges::{Access, index_columns, merge};
 use super::site::Site;
 use super::types::table_schema;
-use crate::cluster::{Bound, BucketRange, Moment, Scan, ScanRequest, TupleBatch};
+use crate::cluster::{Bound, BucketRange, KeyRange, Moment, Scan, ScanRequest, TupleBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::stats::Precision;
@@ -18,13 +19,13 @@ use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream};
-use model::{Error, Result, Table};
+use model::{Error, Result, Table, Value};
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
@@ -34,6 +35,11 @@ use std::task::{Context, Poll};
 /// Rows of a key that is not unique, and bytes of a value, when nothing better is known.
 const ROWS_PER_KEY: u64 = 100;
 const VALUE_BYTES: u64 = 16;
+/// Keys that are looked up to see how many rows they have, and the rows at which that is enough.
+const SAMPLE_KEYS: usize = 16;
+const SAMPLE_ROWS_MAX: usize = 2048;
+/// The metric of keys that were looked up.
+const LOOKUPS: &str = "lookups";
 /// Rows without columns in one batch.
 const COUNTED_ROWS_MAX: usize = 8192;
 
@@ -49,6 +55,8 @@ pub struct ScanExec {
     pub fetch: Option<usize>,
     /// About how many rows there are in the whole table.
     pub table_rows: Option<u64>,
+    /// Of a join that this scan is the other side of.
+    keys: Option<Arc<Keys>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -75,9 +83,20 @@ impl ScanExec {
             access,
             fetch,
             table_rows: None,
+            keys: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    /// The same scan of a table of about so many rows.
+    pub fn of_rows(self, table_rows: Option<u64>) -> Self {
+        Self { table_rows, ..self }
+    }
+
+    /// The same scan as the other side of a join. Its metrics are its own.
+    pub fn by_keys(self, keys: Arc<Keys>) -> Self {
+        Self { keys: Some(keys), metrics: ExecutionPlanMetricsSet::new(), ..self }
     }
 
     /// About how many rows this scan reads in the whole cluster.
@@ -85,42 +104,105 @@ impl ScanExec {
         let table_rows = self.table_rows?;
         let by_key = match self.access.rows_max {
             Some(rows) => Some(rows as u64),
-            None if self.access.is_lookup => Some(self.access.ranges.len() as u64 * ROWS_PER_KEY),
-            None if self.access.ranges.is_empty() => Some(0),
+            None if self.access.ranges.iter().all(is_key) => Some(self.access.ranges.len() as u64 * ROWS_PER_KEY),
             None => None,
         };
         let fetch = self.fetch.map_or(u64::MAX, |fetch| fetch as u64);
         Some(table_rows.min(by_key.unwrap_or(u64::MAX)).min(fetch))
     }
 
-    /// The requests that this scan makes of the storage, given the buckets to read.
-    fn requests(&self, buckets: &[BucketRange]) -> VecDeque<ScanRequest> {
-        let wanted = |range: &KeyRange| -> Option<Vec<BucketRange>> {
-            match range.bucket {
-                _ if self.table.is_global() => Some(Vec::new()),
-                Some(bucket) => {
-                    buckets.iter().any(|b| b.contains(bucket)).then(|| vec![BucketRange::new(bucket, bucket)])
-                }
-                None => (!buckets.is_empty()).then(|| buckets.to_vec()),
-            }
+    /// The requests that this scan makes of the storage, given the buckets to read: one, unless rows of several ranges could
+    /// be in any bucket of a primary index, which begins with the bucket.
+    fn requests(&self, index: u32, ranges: &[KeyRange], buckets: &[BucketRange]) -> VecDeque<ScanRequest> {
+        let is_global = self.table.is_global();
+        let is_here = |range: &&KeyRange| match range.bucket {
+            _ if is_global => true,
+            Some(bucket) => buckets.iter().any(|b| b.contains(bucket)),
+            None => !buckets.is_empty(),
         };
-        let request = |(range, buckets): (&KeyRange, Vec<BucketRange>)| ScanRequest {
+        let mut ranges: Vec<KeyRange> = ranges.iter().filter(is_here).cloned().collect();
+        let by_bucket = index == 0 && !is_global;
+        let request = |ranges: Vec<KeyRange>| ScanRequest {
             table: self.table.clone(),
-            index: self.access.index,
-            buckets,
-            lower: range.lower.clone(),
-            upper: range.upper.clone(),
+            index,
+            buckets: if is_global { Vec::new() } else { buckets_of(&ranges).unwrap_or_else(|| buckets.to_vec()) },
+            ranges,
             descending: false,
             rows_max: self.fetch,
             count_only: self.projection.is_empty(),
         };
-        self.access
-            .ranges
-            .iter()
-            .filter_map(|range| wanted(range).map(|buckets| (range, buckets)))
-            .map(request)
-            .collect()
+        if by_bucket && ranges.len() > 1 && ranges.iter().any(|range| range.bucket.is_none()) {
+            return ranges.into_iter().map(|range| request(vec![range])).collect();
+        }
+        ranges.sort_by(|a, b| {
+            let by_key = lookups::compare(first_key(a), first_key(b));
+            if by_bucket { a.bucket.cmp(&b.bucket).then(by_key) } else { by_key }
+        });
+        if ranges.is_empty() { VecDeque::new() } else { VecDeque::from([request(ranges)]) }
     }
+}
+
+impl ScanExec {
+    /// The requests of a scan by a join's keys: those that look them up, or that read everything when this is less.
+    fn choose(
+        &self,
+        keys: Arc<Keys>,
+        buckets: Vec<BucketRange>,
+        site: &Arc<Site>,
+        moment: &Arc<Moment>,
+        partition: usize,
+    ) -> BoxFuture<'static, Result<VecDeque<ScanRequest>>> {
+        let (scan, site, moment) = (self.clone(), site.clone(), moment.clone());
+        let lookups = MetricBuilder::new(&self.metrics).counter(LOOKUPS, partition);
+        async move {
+            if let Some(ranges) = keys.ranges()
+                && (keys.is_unique || scan.is_worth_it(&keys, &ranges, &buckets, &site, &moment).await?)
+            {
+                lookups.add(ranges.len());
+                return Ok(scan.requests(keys.index, &ranges, &buckets));
+            }
+            Ok(scan.requests(scan.access.index, &scan.access.ranges, &buckets))
+        }
+        .boxed()
+    }
+
+    /// Whether looking up the keys costs less than reading everything, judged by some of them.
+    async fn is_worth_it(
+        &self,
+        keys: &Keys,
+        ranges: &[KeyRange],
+        buckets: &[BucketRange],
+        site: &Site,
+        moment: &Arc<Moment>,
+    ) -> Result<bool> {
+        let step = ranges.len().div_ceil(SAMPLE_KEYS).max(1);
+        let sample: Vec<KeyRange> = ranges.iter().step_by(step).cloned().collect();
+        let (mut rows, count) = (0, sample.len().max(1) as u64);
+        for request in self.requests(keys.index, &sample, buckets) {
+            let request = ScanRequest { rows_max: Some(SAMPLE_ROWS_MAX), count_only: false, ..request };
+            let mut scan = site.cluster.scan(request, moment.clone()).await?;
+            while let Some(slice) = scan.next().await? {
+                rows += slice.ends.len() as u64;
+            }
+        }
+        let looked_up = ranges.len() as u64 * (1 + rows / count);
+        Ok(rows < SAMPLE_ROWS_MAX as u64 && looked_up.saturating_mul(LOOKUP_ROWS) <= keys.rows)
+    }
+}
+
+/// Whether a range is one key, or a part of one.
+fn is_key(range: &KeyRange) -> bool {
+    range.lower.is_some() && range.lower == range.upper
+}
+
+/// Where a range begins.
+fn first_key(range: &KeyRange) -> &[Value] {
+    range.lower.as_ref().map_or(&[], |bound| &bound.values)
+}
+
+/// The buckets of ranges that have one each, sorted and without overlaps.
+fn buckets_of(ranges: &[KeyRange]) -> Option<Vec<BucketRange>> {
+    ranges.iter().map(|range| range.bucket).collect::<Option<_>>().map(merge)
 }
 
 impl DisplayAs for ScanExec {
@@ -139,6 +221,10 @@ impl DisplayAs for ScanExec {
         }
         if let Some(fetch) = self.fetch {
             write!(f, ", fetch={fetch}")?;
+        }
+        if let Some(keys) = &self.keys {
+            let looked_up = self.metrics.clone_inner().sum_by_name(LOOKUPS).map_or(0, |count| count.as_usize());
+            write!(f, ", lookups={looked_up} by {}", index_name(&self.table, keys.index))?;
         }
         match self.rows() {
             Some(rows) => write!(f, ", rows~{rows}"),
@@ -252,8 +338,15 @@ impl ExecutionPlan for ScanExec {
         let site = Site::of(&context)?;
         let buckets = site.buckets.get(&self.id).map_or(&[][..], Vec::as_slice);
         let moment = site.moment.clone().ok_or_else(|| wrap(Error::internal("a scan outside of any moment")))?;
+        let (requests, choice) = match &self.keys {
+            Some(keys) => {
+                (VecDeque::new(), Some(self.choose(keys.clone(), buckets.to_vec(), &site, &moment, partition)))
+            }
+            None => (self.requests(self.access.index, &self.access.ranges, buckets), None),
+        };
         let stream = ScanStream {
-            requests: self.requests(buckets),
+            requests,
+            choice,
             moment,
             decoder: Decoder::new(&self.table, &self.projection, self.schema()),
             rows_left: self.fetch.unwrap_or(usize::MAX),
@@ -272,6 +365,8 @@ type Slice = Result<Option<(Box<dyn Scan>, TupleBatch)>>;
 /// Runs the requests one after the other.
 struct ScanStream {
     requests: VecDeque<ScanRequest>,
+    /// Which they are is to be found out, once the first row is asked for.
+    choice: Option<BoxFuture<'static, Result<VecDeque<ScanRequest>>>>,
     site: Arc<Site>,
     moment: Arc<Moment>,
     decoder: Decoder,
@@ -332,6 +427,16 @@ impl Stream for ScanStream {
             if this.counted > 0 {
                 let batch = this.give_counted();
                 return this.metrics.record_poll(Poll::Ready(Some(batch)));
+            }
+            if let Some(choice) = &mut this.choice {
+                match choice.as_mut().poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(requests)) => (this.requests, this.choice) = (requests, None),
+                    Poll::Ready(Err(error)) => {
+                        this.choice = None;
+                        return Poll::Ready(Some(Err(wrap(error))));
+                    }
+                }
             }
             let Some(pending) = &mut this.pending else {
                 if this.open_next() {

@@ -1,7 +1,7 @@
 //! The point path over a cluster in memory: what routers and storages do with the operations of a `PointPlan`.
 
 use super::MemoryCluster;
-use crate::cluster::{Bound, BucketRange, RowChange, ScanRequest};
+use crate::cluster::{Bound, BucketRange, KeyRange, RowChange, ScanRequest};
 use crate::front::point::{BoundPlan, Outcome, PointPlan, recognise};
 use crate::front::{Answer, ResultColumn, RowSet, parse};
 use crud::RowWriter;
@@ -118,8 +118,7 @@ impl Point<'_> {
             table: self.table().clone(),
             index: 0,
             buckets: vec![BucketRange::new(bucket, bucket)],
-            lower: bound.clone(),
-            upper: bound,
+            ranges: vec![KeyRange { lower: bound.clone(), upper: bound, bucket: None }],
             descending: false,
             count_only: false,
             rows_max: Some(1),

@@ -139,7 +139,7 @@ impl Store {
             .iter()
             .filter(|s| table.is_global() || request.buckets.iter().any(|range| range.contains(s.bucket)))
             .map(|s| (columns.iter().map(|at| s.row[*at].clone()).collect::<Vec<_>>(), s))
-            .filter(|(key, _)| within(key, request.lower.as_ref(), request.upper.as_ref()))
+            .filter(|(key, _)| request.ranges.iter().any(|r| within(key, r.lower.as_ref(), r.upper.as_ref())))
             .collect();
         if request.index != 0 {
             hits.sort_by(|(a, _), (b, _)| compare_keys(a, b));

@@ -30,18 +30,38 @@ fn placements_are_as_written_down() {
     }
 }
 
+fn analyzed(fixture: &Fixture, sql: &'static str) -> Vec<String> {
+    let (engine, cluster) = (fixture.engine.clone(), fixture.cluster.node(0));
+    let analyze = async move { engine.explain_analyze(cluster, input(sql)).await };
+    threads().block_on(async { threads().spawn(analyze).await.unwrap() }).unwrap()
+}
+
 #[test]
 fn analyze_tells_what_each_replicaset_did() {
-    let fixture = Fixture::filled(2);
-    let (engine, cluster) = (fixture.engine.clone(), fixture.cluster.node(0));
-    let analyze =
-        async move { engine.explain_analyze(cluster, input("SELECT kind, count(*) FROM item GROUP BY kind")).await };
-    let lines = threads().block_on(async { threads().spawn(analyze).await.unwrap() }).unwrap();
+    let lines = analyzed(&Fixture::filled(2), "SELECT kind, count(*) FROM item GROUP BY kind");
     let has = |what: &str| lines.iter().any(|line| line.contains(what));
     assert!(lines[0].starts_with("Query: rows=8, time="), "{lines:#?}");
     assert!(has("Gather 1, r1 (here): rows=8, time="), "{lines:#?}");
     assert!(has("Gather 1, r2: rows=8, bytes="), "{lines:#?}");
     assert!(has("output_rows=") && has("Scan item"), "{lines:#?}");
+}
+
+#[test]
+fn a_join_looks_up_few_keys_of_few_rows() {
+    let fixture = Fixture::filled(2);
+    let looked_up = |sql| -> Vec<String> {
+        let lines = analyzed(&fixture, sql);
+        let lookups = |line: &String| Some(line.split_once("lookups=")?.1.split(',').next()?.to_owned());
+        lines.iter().filter_map(lookups).collect()
+    };
+    let by_key = "SELECT i.name FROM line l JOIN item i ON l.item_id = i.id WHERE l.order_id = 7";
+    let found = looked_up(by_key);
+    assert!(found.iter().any(|lookups| lookups.starts_with(['1', '2', '3', '4'])), "{:#?}", analyzed(&fixture, by_key));
+    assert!(found.iter().all(|lookups| lookups.ends_with("by primary key")), "{found:?}");
+    let many_rows_a_key = "SELECT i.id FROM kind k JOIN item i ON i.kind = k.id WHERE k.label = 'kind 3'";
+    assert_eq!(looked_up(many_rows_a_key), ["0 by item_kind"; 2]);
+    let many_keys = "SELECT a.name FROM item a JOIN item b ON a.id = b.id";
+    assert_eq!(looked_up(many_keys), ["0 by primary key"; 2]);
 }
 
 #[test]

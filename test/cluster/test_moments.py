@@ -154,3 +154,41 @@ def test_rows_that_are_counted_are_those_that_are_read(workshop):
         instance.eval("transfers.running = false")
     # What comes and goes is there again in the end.
     wait_until(lambda: cluster[0].sql("SELECT count(*) FROM savings") == [[ACCOUNTS]], "all rows to be back")
+
+
+# Moves money between the two halves of a table, in one transaction each.
+HALVES = """
+    local fiber, space = require('fiber'), box.space.purse
+    local halves = {{}, {}}
+    for _, tuple in space:pairs() do
+        table.insert(halves[tuple[2]], {tuple[1], tuple[2], tuple[3]})
+    end
+    rawset(_G, 'transfers', {running = true, count = 0})
+    fiber.create(function()
+        while transfers.running do
+            for at, from in ipairs(halves[1]) do
+                local amount = transfers.count % 7 - 3
+                box.begin()
+                space:update(from, {{'-', 4, amount}})
+                space:update(halves[2][at], {{'+', 4, amount}})
+                box.commit()
+                transfers.count = transfers.count + 1
+            end
+        end
+    end)
+"""
+
+
+def test_ranges_that_are_read_one_after_the_other_see_one_moment(workshop):
+    """The key does not begin with the sharding key: each of its ranges may have rows in any bucket."""
+    cluster = workshop.cluster(1).start()
+    asked = cluster[0]
+    asked.sql("CREATE TABLE purse (half INT, id INT, balance BIGINT, PRIMARY KEY (half, id)) DISTRIBUTED BY (id)")
+    asked.call("crud.insert_many", "purse", [[half, i, BALANCE] for half in (1, 2) for i in range(200)])
+    asked.eval(HALVES)
+    try:
+        for _ in range(100):
+            assert asked.sql("SELECT sum(balance), count(*) FROM purse WHERE half IN (1, 2)") == [[400 * BALANCE, 400]]
+        wait_until(lambda: transfers(cluster)[0] > 1000, "money to have moved meanwhile")
+    finally:
+        asked.eval("transfers.running = false")

@@ -90,10 +90,10 @@ fn count_gathers(plan: &Arc<dyn ExecutionPlan>) -> usize {
     below + usize::from(plan.downcast_ref::<GatherExec>().is_some())
 }
 
-/// The tables of the scans that run in this process: a gather's fragment does not, but for what it sends along.
+/// The tables of the scans that run in this process, once for each scan of the storage: a gather's fragment does not, but for what it sends along.
 fn scans_here(plan: &Arc<dyn ExecutionPlan>) -> Vec<TableId> {
     if let Some(scan) = plan.downcast_ref::<ScanExec>() {
-        return vec![scan.table.id];
+        return vec![scan.table.id; scan.scans()];
     }
     let fragments = usize::from(plan.downcast_ref::<GatherExec>().is_some());
     plan.children().into_iter().skip(fragments).flat_map(scans_here).collect()

@@ -131,7 +131,7 @@ impl ScanExec {
             rows_max: self.fetch,
             count_only: self.projection.is_empty(),
         };
-        if by_bucket && ranges.len() > 1 && ranges.iter().any(|range| range.bucket.is_none()) {
+        if self.is_split(index, &ranges) {
             return ranges.into_iter().map(|range| request(vec![range])).collect();
         }
         ranges.sort_by(|a, b| {
@@ -143,6 +143,17 @@ impl ScanExec {
 }
 
 impl ScanExec {
+    /// Whether ranges are read one after the other.
+    fn is_split(&self, index: u32, ranges: &[KeyRange]) -> bool {
+        let by_bucket = index == 0 && !self.table.is_global();
+        by_bucket && ranges.len() > 1 && ranges.iter().any(|range| range.bucket.is_none())
+    }
+
+    /// How many scans of the storage have to see one moment.
+    pub fn scans(&self) -> usize {
+        if self.is_split(self.access.index, &self.access.ranges) { self.access.ranges.len() } else { 1 }
+    }
+
     /// The requests of a scan by a join's keys: those that look them up, or that read everything when this is less.
     fn choose(
         &self,
@@ -158,8 +169,9 @@ impl ScanExec {
             if let Some(ranges) = keys.ranges()
                 && (keys.is_unique || scan.is_worth_it(&keys, &ranges, &buckets, &site, &moment).await?)
             {
-                lookups.add(ranges.len());
-                return Ok(scan.requests(keys.index, &ranges, &buckets));
+                let requests = scan.requests(keys.index, &ranges, &buckets);
+                lookups.add(requests.iter().map(|request| request.ranges.len()).sum());
+                return Ok(requests);
             }
             Ok(scan.requests(scan.access.index, &scan.access.ranges, &buckets))
         }

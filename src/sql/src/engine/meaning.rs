@@ -14,6 +14,7 @@
 //! | a number with any other text              | an error, as in PostgreSQL                             |
 //! | a number with a date, a boolean with a number, and so on | an error, as in PostgreSQL              |
 //! | `IS TRUE`, `IS NOT FALSE` and so on       | `IS [NOT] DISTINCT FROM` TRUE or FALSE                 |
+//! | the sides of IN (subquery)                | both of one type                                       |
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
 use super::errors::wrap;
@@ -26,6 +27,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, cast, lit,
@@ -297,23 +299,35 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
     Ok(if negated { Expr::Not(Box::new(any)) } else { any })
 }
 
-/// CHAR(n) on either side of IN (subquery).
+/// Both sides of IN (subquery) as one type, such that the engine compares what is meant. The engine would cast too, under the
+/// name of the column that it casts, which the subquery may need beside it.
 fn in_subquery(within: InSubquery, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
-    let mark = |field: Option<Arc<Field>>| field.and_then(|field| mark_of(&field));
-    let is_char = |mark: Option<ColumnType>| matches!(mark, Some(ColumnType::Char { .. }));
-    let (left, inner) = (mark(field_of(&within.expr, schema)), &within.subquery.subquery);
-    let right = mark(inner.schema().fields().first().cloned());
-    if left == right || !(is_char(left) || is_char(right)) {
-        return Ok(Transformed::no(Expr::InSubquery(within)));
-    }
-    let Some(column) = inner.schema().columns().into_iter().next() else {
+    let inner = within.subquery.subquery.clone();
+    let ([column], Some(l)) = (&inner.schema().columns()[..], field_of(&within.expr, schema)) else {
         return Ok(Transformed::no(Expr::InSubquery(within)));
     };
-    let value = if is_char(right) { trim_padding(Expr::Column(column)) } else { Expr::Column(column) };
-    let plan = LogicalPlanBuilder::from(inner.as_ref().clone()).project([value.alias("__trimmed")])?.build()?;
-    let subquery = Subquery { subquery: Arc::new(plan), ..within.subquery.clone() };
-    let expr = Box::new(unpadded(*within.expr, schema));
-    Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: within.negated })))
+    let r = inner.schema().field(0);
+    let is_char = |field: &Field| matches!(mark_of(field), Some(ColumnType::Char { .. }));
+    let is_padded = mark_of(&l) != mark_of(r) && (is_char(&l) || is_char(r));
+    if !is_padded && l.data_type() == r.data_type() {
+        return Ok(Transformed::no(Expr::InSubquery(within)));
+    }
+    let (mut expr, mut value) = (*within.expr, Expr::Column(column.clone()));
+    if is_padded {
+        (expr, value) = (unpadded(expr, schema), unpadded(value, inner.schema()));
+    }
+    (expr, value) = typed(expr, value, &l, r)?;
+    match (l.data_type(), r.data_type()) {
+        (DataType::Date32, DataType::Timestamp(..)) => expr = at_midnight(expr, schema),
+        (DataType::Timestamp(..), DataType::Date32) => value = at_midnight(value, inner.schema()),
+        _ => {}
+    }
+    if let Some(common) = comparison_coercion(&expr.get_type(schema)?, &value.get_type(inner.schema())?) {
+        (expr, value) = (expr.cast_to(&common, schema)?, value.cast_to(&common, inner.schema())?);
+    }
+    let plan = LogicalPlanBuilder::from(inner.clone()).project([value.alias("__in")])?.build()?;
+    let subquery = Subquery { subquery: Arc::new(plan), ..within.subquery };
+    Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr: Box::new(expr), subquery, negated: within.negated })))
 }
 
 fn check_text(like: &Like, schema: &DFSchema) -> DfResult<()> {

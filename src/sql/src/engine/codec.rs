@@ -1,10 +1,11 @@
-//! Our two leaves as bytes within a plan: scans, and rows that the router sends along.
+//! Our nodes as bytes within a plan: scans, rows that the router sends along, and the sides of outer joins.
 //!
 //! A scan names its table, id and version: a storage whose catalog has another version of that table refuses with
 //! `SchemaChanged` instead of decoding rows by the wrong columns.
 
 use super::errors::wrap;
 use super::gather::ShippedExec;
+use super::outer_sides::OuterSideExec;
 use super::ranges::{Access, index_columns};
 use super::scan::ScanExec;
 use super::site::Site;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 const SCAN: u64 = 1;
 const SHIPPED: u64 = 2;
+const OUTER_SIDE: u64 = 3;
 /// Column positions in a projection: as many as columns in a table.
 const PROJECTION_MAX: usize = model::table::COLUMNS_MAX;
 
@@ -41,13 +43,17 @@ impl PhysicalExtensionCodec for Codec {
             write_uint(out, SHIPPED);
             return shipped.encode(out);
         }
+        if node.is::<OuterSideExec>() {
+            write_uint(out, OUTER_SIDE);
+            return Ok(());
+        }
         Err(wrap(Error::new(Code::Unsupported, format!("{} can not run at a storage", node.name()))))
     }
 
     fn try_decode(
         &self,
         bytes: &[u8],
-        _: &[Arc<dyn ExecutionPlan>],
+        inputs: &[Arc<dyn ExecutionPlan>],
         context: &TaskContext,
         _: &dyn PhysicalProtoConverterExtension,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -56,7 +62,11 @@ impl PhysicalExtensionCodec for Codec {
         match reader.uint().map_err(wrap)? {
             SCAN => decode_scan(&mut reader, &*site.schema),
             SHIPPED => ShippedExec::decode(&mut reader).map(|shipped| Arc::new(shipped) as _),
-            _ => Err(wrap(Error::new(Code::Argument, "a fragment has a leaf that is not known here"))),
+            OUTER_SIDE => match inputs {
+                [input] => Ok(Arc::new(OuterSideExec::new(input.clone()))),
+                _ => Err(wrap(broken())),
+            },
+            _ => Err(wrap(Error::new(Code::Argument, "a fragment has a node that is not known here"))),
         }
     }
 }
@@ -144,5 +154,5 @@ fn small(reader: &mut Reader<'_>) -> Result<u32> {
 }
 
 fn broken() -> Error {
-    Error::new(Code::Argument, "a fragment's scan is broken")
+    Error::new(Code::Argument, "a fragment's node is broken")
 }

@@ -1,6 +1,7 @@
 //! Plans as text: what runs at the router, and below each gather what runs at the storages.
 
 use super::gather::{GatherExec, Run};
+use super::outer_sides::OuterSideExec;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
@@ -43,15 +44,15 @@ fn show_time(micros: u64) -> String {
     format!("{}.{:03} ms", micros / 1000, micros % 1000)
 }
 
-/// The lines of a plan, without the nodes that only yield to other tasks now and then.
+/// The lines of a plan, without the nodes that only pass rows on.
 fn lines(text: &str) -> Vec<String> {
-    const HIDDEN: &str = "CooperativeExec";
+    const HIDDEN: [&str; 2] = ["CooperativeExec", OuterSideExec::NAME];
     let mut hidden: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         let indent = line.len() - line.trim_start().len();
         hidden.retain(|at| *at < indent);
-        if line.trim_start().starts_with(HIDDEN) {
+        if HIDDEN.iter().any(|name| line.trim_start().starts_with(name)) {
             hidden.push(indent);
             continue;
         }

@@ -6,6 +6,7 @@
 //! few: few beside the rows that a scan would read, and few rows a key, which it finds out by looking up some of them.
 //! The join itself stays as it is, so more rows than needed do no harm.
 
+use super::outer_sides::OuterSideExec;
 use super::ranges::{self, Access, bucket_of_range, index_columns};
 use super::scan::ScanExec;
 use super::site::Site;
@@ -188,7 +189,7 @@ fn by_keys(plan: &Arc<dyn ExecutionPlan>, pairs: Vec<(usize, usize)>, site: &Sit
             Some(kept) => kept.iter().map(|at| Some(*at)).collect(),
             None => (0..plan.schema().fields().len()).map(Some).collect(),
         }
-    } else if plan.downcast_ref::<CooperativeExec>().is_some() {
+    } else if plan.is::<CooperativeExec>() || plan.is::<OuterSideExec>() {
         (0..plan.schema().fields().len()).map(Some).collect()
     } else {
         return Ok(None);

@@ -21,6 +21,7 @@ use super::errors::wrap;
 use super::functions::{arithmetic, convert, trim_padding};
 use super::sets;
 use super::types::{column_type_of, mark_of};
+use super::unnest::refreshed;
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -37,6 +38,9 @@ use model::value::parse_uuid;
 use model::{Code, ColumnType, Error, Value};
 use std::sync::Arc;
 
+/// How often types are looked at again.
+const ROUNDS_MAX: usize = 8;
+
 /// Functions that do not read their arguments as texts, or keep padding on purpose.
 const KEEP_PADDING: [&str; 8] =
     ["octet_length", "convert_to", "coalesce", "nullif", "greatest", "least", "only_row", "trim_padding"];
@@ -45,6 +49,20 @@ const KEEP_PADDING: [&str; 8] =
 ///
 /// Errors: `WrongType`.
 pub fn apply(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let mut plan = apply_once(plan)?;
+    // Types that changed may change others, at most through all levels of subqueries.
+    for _ in 0..ROUNDS_MAX {
+        let refreshed = refreshed(plan)?;
+        plan = refreshed.data;
+        if !refreshed.transformed {
+            break;
+        }
+        plan = apply_once(plan)?;
+    }
+    Ok(plan)
+}
+
+fn apply_once(plan: LogicalPlan) -> DfResult<LogicalPlan> {
     let applied = plan.transform_up_with_subqueries(|node| {
         if let LogicalPlan::Filter(filter) = &node {
             check_boolean(&filter.predicate, filter.input.schema())?;
@@ -291,12 +309,28 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
     let Some((first, _)) = pairs.first().cloned() else {
         return Ok(Expr::InList(InList::new(Box::new(expr), Vec::new(), negated)));
     };
-    if pairs.iter().all(|(side, _)| *side == first) {
-        let list = pairs.into_iter().map(|(_, item)| item).collect();
+    let list: Vec<Expr> = pairs.iter().map(|(_, item)| item.clone()).collect();
+    let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty.is_floating());
+    let is_of_floats = is_float(&first) || list.iter().any(is_float);
+    let is_constant = list.iter().all(|item| matches!(item, Expr::Literal(..)));
+    if pairs.iter().all(|(side, _)| *side == first) && (is_constant || !is_of_floats) {
+        let list = if is_of_floats { both_zeros(list) } else { list };
         return Ok(Expr::InList(InList::new(Box::new(first), list, negated)));
     }
     let any = pairs.into_iter().map(|(side, item)| side.eq(item)).reduce(Expr::or).unwrap_or(lit(false));
     Ok(if negated { Expr::Not(Box::new(any)) } else { any })
+}
+
+/// Constants with the negative zero where there is a zero: to a list of the engine's they differ, to its `=` they do not.
+fn both_zeros(mut list: Vec<Expr>) -> Vec<Expr> {
+    let is_zero = |item: &Expr| match item {
+        Expr::Literal(value, _) => matches!(value.cast_to(&DataType::Float64), Ok(ScalarValue::Float64(Some(0.0)))),
+        _ => false,
+    };
+    if list.iter().any(is_zero) {
+        list.extend([lit(0.0), lit(-0.0)]);
+    }
+    list
 }
 
 /// Both sides of IN (subquery) as one type, such that the engine compares what is meant. The engine would cast too, under the

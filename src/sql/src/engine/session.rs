@@ -1,12 +1,15 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
 use super::dates;
+use super::dependencies::{self, PutApart};
 use super::errors::translate;
+use super::filters::PushedInOrder;
 use super::functions::arithmetic::Operators;
 use super::functions::{aggregates, scalars};
 use super::join_keys;
 use super::meaning;
 use super::memory::QueryPool;
+use super::outer_sides::OuterSides;
 use super::place::WindowsInOrder;
 use super::provider::Names;
 use super::site::Site;
@@ -19,6 +22,7 @@ use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
@@ -48,19 +52,36 @@ fn config() -> SessionConfig {
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    // Else a sort above UNION ALL goes to its inputs, and columns that are equal in one of them get lost.
+    options.optimizer.repartition_sorts = false;
     // Of a CASE, the logical plan knows more often than the physical one that it is never NULL; that is no contradiction.
     options.execution.skip_physical_aggregate_schema_check = true;
     options.sql_parser.parse_float_as_decimal = true;
     config
 }
 
-/// The engine's rules, and ours before its check, without those that take columns for others of the same name:
+/// The engine's rules, with ours around those that read a plan wrongly.
+fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(PutApart)];
+    for rule in Optimizer::new().rules {
+        if ["eliminate_join", "optimize_projections"].contains(&rule.name()) {
+            rules.push(Arc::new(PutApart));
+        }
+        rules.push(match rule.name() {
+            "push_down_filter" => Arc::new(PushedInOrder(rule)),
+            _ => rule,
+        });
+    }
+    rules
+}
+
+/// The engine's rules, and ours before them and before its check, without those that take columns for others of the same name:
 ///
 /// - the rule that pushes filters down once more, in the physical plan. The logical plan has its filters where they belong;
 /// - the second of the two rules that push projections down: it moves one below a filter that has had its columns cut by the
 ///   first, as if the filter had all of them still.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = Vec::new();
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(OuterSides)];
     for rule in PhysicalOptimizer::new().rules {
         let is_again = rule.name() == "ProjectionPushdown" && rules.iter().any(|other| other.name() == rule.name());
         if is_again || rule.name().starts_with("FilterPushdown") {
@@ -92,7 +113,7 @@ impl Session {
         let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new().with_disk_manager_builder(disk).build().unwrap_or_default();
         let mut builder = SessionStateBuilder::new().with_config(config()).with_default_features();
-        builder = builder.with_physical_optimizer_rules(physical_rules());
+        builder = builder.with_optimizer_rules(logical_rules()).with_physical_optimizer_rules(physical_rules());
         builder.scalar_functions().get_or_insert_default().extend(scalars());
         builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.
@@ -115,7 +136,8 @@ impl Session {
 
     /// Optimised, for one place.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        let optimised = self.state.optimize(plan).and_then(dates::compared_as_dates);
+        let optimised = self.state.optimize(plan).and_then(dependencies::together);
+        let optimised = optimised.and_then(dates::compared_as_dates);
         let plan = optimised.and_then(join_keys::as_columns).map_err(translate)?;
         self.state.query_planner().create_physical_plan(&plan, &self.state).await.map_err(translate)
     }

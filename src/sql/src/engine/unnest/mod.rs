@@ -20,6 +20,7 @@ mod easy;
 mod free;
 mod predicate;
 mod push;
+mod refresh;
 
 use super::errors::wrap;
 use datafusion::arrow::datatypes::DataType;
@@ -35,6 +36,7 @@ pub use free::free;
 use free::{lateral_of, subquery_of, with_subquery};
 use model::{Code, Error};
 use push::{Domain, Pushed};
+pub use refresh::refreshed;
 use std::sync::Arc;
 
 /// Takes the subqueries of a plan apart.

@@ -203,6 +203,7 @@ DEEDS = {
     "anew": Scene.write_a_tail,
     "apply": Scene.change_a_setting,
     "compact": Scene.fill_the_log,
+    "copy": Scene.write_a_tail,
     "depose": Scene.pause_a_master,
     "fence": Scene.switch_over,
     "follow": Scene.switch_over,
@@ -215,6 +216,7 @@ DEEDS = {
     "snapshot": Scene.leave_one_behind,
     "start": Scene.restart_a_replica,
     "start.cleared": Scene.write_a_tail,
+    "start.copy_cleared": Scene.write_a_tail,
     "truncate": Scene.change_schema,
 }
 

@@ -1,6 +1,7 @@
 //! Puts the rooms together: Raft on the local spaces, the catalog, and everybody who acts on its changes.
 
 use crate::acks;
+use crate::copying::Copies;
 use crate::facts::Facts;
 use crate::host::{Event, clock, guard};
 use crate::lineage::{self, Lineage};
@@ -11,7 +12,7 @@ use crate::raft::{Machine, Published, Runtime, disk, machine, watch};
 use crate::schema_work::{self, SchemaWork};
 use crate::start::lua;
 use crate::{bridge, doors, facts, global_rows, governing, moving, query, router};
-use boot::{Address, Config};
+use boot::Config;
 use catalog::State;
 use consensus::Log;
 use model::{RaftId, Result};
@@ -20,12 +21,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Starts Raft from what is on disk and opens the doors for other instances. The storage is open. `copied` says from the
-/// master of which term it was copied once, and from whom, if that was just now.
-pub fn assemble(config: Config, me: Me, bootstrap: bool, copied: (u64, Vec<Address>)) -> Result<&'static Node> {
-    let (joined_in, donors) = copied;
-    // Who has just copied a master goes on following it.
-    let term = if donors.is_empty() { 0 } else { joined_in };
-    let follows = (term, donors.iter().map(ToString::to_string).collect());
+/// master of which term it was copied once.
+pub fn assemble(config: Config, me: Me, bootstrap: bool, joined_in: u64) -> Result<&'static Node> {
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
     let log = restore_log(&me, bootstrap)?;
     let (state, snapshot_index) = machine::restore(&log)?;
@@ -48,9 +45,10 @@ pub fn assemble(config: Config, me: Me, bootstrap: bool, copied: (u64, Vec<Addre
         raft,
         catalog,
         senders: RefCell::default(),
-        facts: Facts::new(follows)?,
+        facts: Facts::new()?,
         mastership: Mastership::new()?,
         lineage: Lineage::open(joined_in)?,
+        copies: Copies::new()?,
         schema_work: SchemaWork::new()?,
         storage_changed: Rc::new(Event::new()?),
     })?;

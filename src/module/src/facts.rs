@@ -55,11 +55,11 @@ pub struct Facts {
 
 impl Facts {
     /// `follows` is the term of a master and the addresses that this instance is set up to follow.
-    pub fn new(follows: (u64, BTreeSet<String>)) -> Result<Self> {
+    pub fn new() -> Result<Self> {
         Ok(Self {
             incarnation: Cell::new(0),
             seen: Cell::new(0),
-            follows: RefCell::new(Some(follows)),
+            follows: RefCell::new(Some((0, BTreeSet::new()))),
             schema: RefCell::new(None),
             fenced: RefCell::new(None),
             changed: Event::new()?,

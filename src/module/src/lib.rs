@@ -6,6 +6,7 @@
 mod acks;
 mod assembly;
 mod bridge;
+mod copying;
 mod crud;
 mod doors;
 mod facts;

@@ -2,6 +2,7 @@
 //!
 //! Made once by `start` and alive as long as the process. Only the tx thread uses it.
 
+use crate::copying::Copies;
 use crate::facts::Facts;
 use crate::host::{Deadline, Event};
 use crate::lineage::Lineage;
@@ -39,6 +40,7 @@ pub struct Node {
     pub facts: Facts,
     pub mastership: Rc<Mastership>,
     pub lineage: Lineage,
+    pub copies: Copies,
     /// Work on the host's schema.
     pub schema_work: Rc<SchemaWork>,
     /// Fires when this instance became writable or read-only, or its spaces changed.

@@ -12,7 +12,7 @@ pub mod table;
 pub mod tables;
 
 use crate::host::door;
-use crate::{crud, facts, governing, lineage, moving, propose, query, schema_change};
+use crate::{copying, crud, facts, governing, lineage, moving, propose, query, schema_change};
 
 /// Opens all doors of these rooms. They answer `NotReady` until the instance is a member.
 pub fn open() {
@@ -39,6 +39,8 @@ pub fn open() {
     door::register(propose::DOOR, propose::serve);
     door::register(crate::start::DISCOVER_DOOR, join::serve_discover);
     door::register(crate::start::JOIN_DOOR, join::serve_join);
+    door::register(copying::BEGIN_DOOR, copying::serve_begin);
+    door::register(copying::READ_DOOR, copying::serve_read);
     door::register(table::DOOR, table::serve);
     door::register(facts::DOOR, facts::serve);
     door::register(lineage::FOLLOW_DOOR, lineage::serve_follow);

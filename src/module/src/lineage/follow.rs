@@ -26,7 +26,7 @@ const REACH_LOOK_S: f64 = 0.001;
 /// The same, for rows of its own that an instance has lost.
 const OWN_ROWS_TIMEOUT_MS: u64 = 4_000;
 /// The space in which the host numbers the members of a replicaset.
-const SPACE_OF_MEMBERS: Space = Space(320);
+pub const SPACE_OF_MEMBERS: Space = Space(320);
 
 pub fn follow_args(replicaset: &ReplicasetName, term: u64, peers: &BTreeSet<String>) -> Vec<u8> {
     let mut args = Vec::new();

@@ -22,8 +22,8 @@ use std::rc::Rc;
 
 use follow::follow_nobody;
 pub use follow::{
-    FENCE_DOOR, FOLLOW_DOOR, ROOM_DOOR, fence_args, follow_args, make_room, numbers, serve_fence, serve_follow,
-    serve_make_room,
+    FENCE_DOOR, FOLLOW_DOOR, ROOM_DOOR, SPACE_OF_MEMBERS, fence_args, follow_args, make_room, numbers, serve_fence,
+    serve_follow, serve_make_room,
 };
 
 /// How often following is begun again in a row, with which pause, before the instance begins anew.

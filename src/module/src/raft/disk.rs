@@ -66,8 +66,17 @@ pub fn write(persist: &Persist) -> Result<()> {
 
 /// Deletes the log, the values beside it and the catalog; the notes of other rooms stay.
 pub fn clear() -> Result<()> {
+    clear_spaces(&[LOG, STATE, CATALOG])
+}
+
+/// Deletes all local rows: those of another instance, whose storage was copied.
+pub fn clear_all() -> Result<()> {
+    clear_spaces(&[LOG, STATE, CATALOG, MARKS])
+}
+
+fn clear_spaces(spaces: &[u32]) -> Result<()> {
     let transaction = Transaction::begin()?;
-    for space in [LOG, STATE, CATALOG] {
+    for &space in spaces {
         let mut keys = Vec::new();
         for_each(space, |tuple| {
             let mut reader = Reader::new(tuple);

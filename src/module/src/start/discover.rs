@@ -108,7 +108,7 @@ pub fn ask_again(
     answer
 }
 
-fn join_deadline(config: &Config) -> Deadline {
+pub fn join_deadline(config: &Config) -> Deadline {
     match config.join_timeout_s {
         seconds if seconds.is_finite() => Deadline::after(Duration::from_secs_f64(seconds)),
         _ => Deadline::NEVER,
@@ -116,7 +116,7 @@ fn join_deadline(config: &Config) -> Deadline {
 }
 
 /// Whether another attempt can end otherwise.
-fn may_pass(error: &Error) -> bool {
+pub fn may_pass(error: &Error) -> bool {
     !matches!(error.code, Code::ForeignCluster | Code::NameTaken | Code::Config | Code::AccessDenied | Code::Argument)
 }
 

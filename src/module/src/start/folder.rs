@@ -15,6 +15,30 @@ pub struct Folder {
     _lock: File,
 }
 
+/// A file that is being written.
+pub struct Incoming<'a> {
+    folder: &'a Folder,
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Incoming<'_> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| self.folder.failed("writing a copy", &e))
+    }
+
+    /// The file is whole: gives it its name, durably.
+    pub fn keep(self) -> Result<()> {
+        let keep = || {
+            self.file.sync_all()?;
+            fs::rename(&self.temporary, &self.path)?;
+            self.folder.sync()
+        };
+        keep().map_err(|e| self.folder.failed("keeping a copy", &e))
+    }
+}
+
 impl Folder {
     /// Makes the folder when it is missing, and locks it.
     ///
@@ -60,7 +84,7 @@ impl Folder {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&temporary, self.path.join(FILE_NAME))?;
-            File::open(&self.path)?.sync_all()
+            self.sync()
         };
         write().map_err(|e| self.failed("writing the identity", &e))
     }
@@ -68,6 +92,13 @@ impl Folder {
     /// Whether the host ever finished making its storage here.
     pub fn has_storage(&self) -> Result<bool> {
         Ok(!self.files_of_storage()?.is_empty())
+    }
+
+    /// A file of storage that is on its way here: it counts when it is kept.
+    pub fn incoming(&self, name: &str) -> Result<Incoming<'_>> {
+        let temporary = self.path.join(format!("{name}.inprogress"));
+        let file = File::create(&temporary).map_err(|e| self.failed("making a file", &e))?;
+        Ok(Incoming { folder: self, file, temporary, path: self.path.join(name) })
     }
 
     /// Deletes what an attempt that broke off has left of the host's storage.
@@ -91,6 +122,10 @@ impl Folder {
             }
         }
         Ok(files)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        File::open(&self.path)?.sync_all()
     }
 
     fn failed(&self, what: &str, e: &std::io::Error) -> Error {

@@ -4,12 +4,13 @@
 //! storage as the replicaset demands, and starts Raft. It returns when the cluster has taken the instance in.
 
 mod discover;
-mod folder;
+pub mod folder;
 pub mod join;
 pub mod lua;
 pub mod storage;
 
 use crate::assembly;
+use crate::copying;
 use crate::doors;
 use crate::host::{Deadline, clock, failpoint, fiber};
 use crate::net::Listener;
@@ -25,6 +26,7 @@ use folder::Folder;
 use model::{Code, Error, Result};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The pause before a copy that failed is tried again.
-const COPY_PAUSE_S: f64 = 1.0;
+const COPY_PAUSE_S: f64 = 0.2;
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
@@ -99,15 +101,22 @@ fn begin_again_as(make: impl FnOnce(&Identity) -> Option<Identity>) -> Result<()
     Err(error)
 }
 
+/// Where this instance's files are. Errors: `NotReady` before it has a folder.
+pub fn data_folder() -> Result<PathBuf> {
+    let folder = FOLDER.with_borrow(|folder| folder.as_ref().map(|folder| folder.path().to_owned()));
+    folder.ok_or_else(|| Error::new(Code::NotReady, "this instance has no folder yet"))
+}
+
 fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let began_s = clock::now_s();
     let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
     let has_lost_log = matches!(identity.stage, Stage::WithoutLog { .. });
-    let (identity, donors) = match identity.stage {
+    let mut is_copied = false;
+    let identity = match identity.stage {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
             drop(Listener::bind(&config.listen.to_string(), Deadline::after(BIND_TIMEOUT))?);
-            (identity, None)
+            identity
         }
         Stage::WithoutLog { .. } if !folder.has_storage()? => {
             let message = format!("data_dir {} holds an identity, and no data with it", folder.path().display());
@@ -115,14 +124,14 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
                 "restore the folder from a copy, or expel the instance and start it with an empty data_dir",
             ));
         }
-        Stage::WithoutLog { .. } => (another_number(&config, identity)?, None),
+        Stage::WithoutLog { .. } => another_number(&config, identity)?,
         _ => {
-            folder.clear_storage()?;
-            failpoint::reach("start.cleared");
-            let (identity, donors) = admission(&config, folder, identity)?;
-            (identity, Some(donors))
+            let (identity, donor) = admission(&config, folder, &identity)?;
+            is_copied = donor.is_some();
+            identity
         }
     };
+    let is_first = !is_copied && !folder.has_storage()?;
     let Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap, joined_in } = identity.stage.clone() else {
         return Err(Error::internal("an instance without a place in the cluster went on to start"));
     };
@@ -134,23 +143,20 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         replicaset_uuid,
     };
     failpoint::reach("start.placed");
-    // A member that has thrown its data away tries until it has a copy: whom it copies may die, or not be the master any
-    // more.
+    // A member that has thrown its data away tries until it has a copy that can be read.
     crate::host::process::set_tireless(is_rejoining);
-    if let Err(error) = storage::open(&config, folder.path(), &me, donors.as_deref()) {
-        if is_rejoining {
-            log::error!("picodata: the copy failed, and is tried again: {error}");
-            fiber::sleep(COPY_PAUSE_S);
-            return Err(crate::host::process::begin_again());
-        }
-        return Err(error);
-    }
+    storage::open(&config, folder.path(), &me, is_first)?;
     crate::host::process::set_tireless(false);
     if has_lost_log {
         disk::clear()?;
         failpoint::reach("start.log_cleared");
     }
-    if is_rejoining || has_lost_log {
+    if is_copied {
+        disk::clear_all()?;
+        failpoint::reach("start.copy_cleared");
+    }
+    // Not before: its log would be taken for this instance's.
+    if is_copied || has_lost_log {
         folder.set_identity(&identity)?;
     }
     failpoint::reach("start.storage_open");
@@ -161,7 +167,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         log::warn!("picodata: this build of the host keeps its relays in another way; acknowledgements are polled for");
     }
     doors::recover::check_standing(&config, &me)?;
-    let node = assembly::assemble(config, me, bootstrap, (joined_in, donors.unwrap_or_default()))?;
+    let node = assembly::assemble(config, me, bootstrap, joined_in)?;
     let is_founder = bootstrap && node.state().cluster.is_none();
     if is_founder {
         node.raft.campaign();
@@ -190,40 +196,54 @@ fn identity_of(folder: &Folder, config: &Config) -> Result<Identity> {
     Ok(identity)
 }
 
-/// Finds the cluster, or founds it; keeps what was decided.
-fn admission(config: &Config, folder: &Folder, mut identity: Identity) -> Result<(Identity, Vec<boot::Address>)> {
-    // An attempt that broke off after it was decided goes on where it stood.
-    if let Stage::Member { bootstrap: true, .. } = identity.stage {
-        return Ok((identity, Vec::new()));
+/// Finds the cluster, or founds it, for an instance without data. Answers its identity, and whose storage it has a copy of
+/// now; the first member of a replicaset begins with nothing, and its identity is kept here.
+fn admission(config: &Config, folder: &Folder, identity: &Identity) -> Result<(Identity, Option<boot::Address>)> {
+    let deadline = discover::join_deadline(config);
+    loop {
+        folder.clear_storage()?;
+        failpoint::reach("start.cleared");
+        let (identity, donor) = place(config, identity)?;
+        let Some(donor) = donor else {
+            folder.set_identity(&identity)?;
+            return Ok((identity, None));
+        };
+        match copying::copy(config, folder, &identity.instance_uuid, &donor) {
+            // Whom the cluster named may be gone, or not be the master any more: it is asked again.
+            Err(error) if discover::may_pass(&error) && !deadline.has_passed() && !fiber::is_cancelled() => {
+                log::warn!("copying: the copy of {donor} failed, and is tried again: {error}");
+                fiber::sleep(COPY_PAUSE_S);
+            }
+            copied => return copied.map(|()| (identity, Some(donor))),
+        }
     }
-    let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
+}
+
+/// The place of an instance without data, and the master whose storage it is to copy.
+fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot::Address>)> {
     let found = match &identity.stage {
+        // An attempt that broke off after it was decided goes on where it stood.
+        Stage::Member { bootstrap: true, .. } => return Ok((identity.clone(), None)),
         Stage::Rejoining { cluster_id, members, .. } => {
-            let answer = discover::ask_again(config, &identity, cluster_id, members)?;
+            let answer = discover::ask_again(config, identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
         }
-        Stage::Joining | Stage::Member { .. } => discover::find(config, &identity)?,
+        Stage::Joining | Stage::Member { .. } => discover::find(config, identity)?,
         Stage::WithoutLog { .. } => return Err(Error::internal("an instance with rows was to copy others")),
     };
-    let donors = match found {
+    let (stage, donor) = match found {
         Found::Nobody => {
             let cluster_id = uuid::random()?;
-            let (raft_id, replicaset_uuid) = founder_place(config, &identity, &cluster_id)?;
-            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: true, joined_in: 0 };
-            Vec::new()
+            let (raft_id, replicaset_uuid) = founder_place(config, identity, &cluster_id)?;
+            (Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: true, joined_in: 0 }, None)
         }
         Found::Cluster { cluster_id, answer } => {
             let join::JoinAnswer { raft_id, replicaset_uuid, donors, term } = answer;
-            let bootstrap = false;
-            identity.stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap, joined_in: term };
-            donors
+            let stage = Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap: false, joined_in: term };
+            (stage, donors.into_iter().next())
         }
     };
-    // Who has thrown its data away founds nothing, so it is a member again only when it has the copy.
-    if !is_rejoining {
-        folder.set_identity(&identity)?;
-    }
-    Ok((identity, donors))
+    Ok((Identity { stage, ..identity.clone() }, donor))
 }
 
 /// A member without its Raft log is given another number.

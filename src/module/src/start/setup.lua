@@ -128,6 +128,22 @@ function setup.acknowledged()
     return positions
 end
 
+--- Makes a snapshot of all that is here now, and answers the name of its file.
+function setup.checkpoint()
+    repeat
+        local is_made, failure = pcall(box.snapshot)
+        if not is_made then
+            if failure.code ~= box.error.CHECKPOINT_IN_PROGRESS then
+                error(failure)
+            end
+            -- The host tells nobody when its own has ended, and that one may lack what is here now.
+            require('fiber').sleep(0.05)
+        end
+    until is_made
+    local checkpoints = box.info.gc().checkpoints
+    return ('%020d.snap'):format(tonumber(checkpoints[#checkpoints].signature))
+end
+
 --- This instance's number in its replicaset, and how many rows it has of each member: {id, {[id] = lsn}}. Local rows do
 --- not count.
 function setup.clock()

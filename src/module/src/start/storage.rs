@@ -1,4 +1,4 @@
-//! Opens the host's storage: `box.cfg` in the way that the instance's place in its replicaset demands.
+//! Opens the host's storage with `box.cfg`, and changes what may change while it is open.
 
 use super::lua;
 use crate::host::door;
@@ -19,15 +19,13 @@ const NET_MSG_MAX: u64 = 16_384;
 
 /// How long a change of whom to follow waits for rows of this instance's own; who changes it looks by itself after that.
 const OWN_ROWS_SYNC_S: u64 = 1;
-/// How long the member to copy from may take to answer.
-const COPY_CONNECT_S: u64 = 5;
+/// How long those whose rows are asked for may take to answer.
+const CONNECT_S: u64 = 5;
 
-/// `donors` are the members to copy from, when this instance has no storage yet; None when it comes back.
+/// Opens what is in the folder; the first member of a replicaset makes it.
 ///
 /// Errors: `Storage` with the host's words.
-pub fn open(config: &Config, folder: &Path, me: &Me, donors: Option<&[Address]>) -> Result<()> {
-    let is_copy = donors.is_some_and(|donors| !donors.is_empty());
-    let is_first = donors.is_some_and(<[Address]>::is_empty);
+pub fn open(config: &Config, folder: &Path, me: &Me, is_first: bool) -> Result<()> {
     let folder = folder.to_str().ok_or_else(|| Error::new(model::Code::Config, "data_dir is not valid UTF-8"))?;
     let mut options = Options::default();
     for key in ["work_dir", "memtx_dir", "wal_dir", "vinyl_dir"] {
@@ -43,15 +41,8 @@ pub fn open(config: &Config, folder: &Path, me: &Me, donors: Option<&[Address]>)
     if let Some(log) = &config.log {
         options.text("log", log);
     }
-    options.uint("replication_connect_quorum", u64::from(is_copy));
-    if is_copy {
-        // Whom the cluster named may be gone meanwhile: then another is asked for.
-        options.uint("replication_connect_timeout", COPY_CONNECT_S);
-    }
+    options.uint("replication_connect_quorum", 0);
     options.bool("read_only", !is_first);
-    if let Some(donors) = donors.filter(|donors| !donors.is_empty()) {
-        options.texts("replication", &donors.iter().map(|donor| replication_uri(config, donor)).collect::<Vec<_>>());
-    }
     call("configure", &options.finish())?;
     if is_first {
         create(config)?;
@@ -59,7 +50,6 @@ pub fn open(config: &Config, folder: &Path, me: &Me, donors: Option<&[Address]>)
     // Whoever connects from here on finds users and functions in place.
     let mut listen = Options::default();
     listen.text("listen", &config.listen.to_string());
-    listen.uint("replication_connect_quorum", 0);
     call("configure", &listen.finish())
 }
 
@@ -85,7 +75,7 @@ pub fn set_replication(config: &Config, members: &[Address]) -> Result<()> {
 pub fn ask_for_own_rows(asks: bool) -> Result<()> {
     let mut options = Options::default();
     options.uint("replication_connect_quorum", asks.into());
-    options.uint("replication_connect_timeout", COPY_CONNECT_S);
+    options.uint("replication_connect_timeout", CONNECT_S);
     options.uint("replication_sync_timeout", OWN_ROWS_SYNC_S);
     call("configure", &options.finish())
 }

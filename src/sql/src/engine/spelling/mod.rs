@@ -370,6 +370,27 @@ fn name_outputs(query: &mut Query) {
             taken.push(name);
         }
     }
+    if matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if !groups.is_empty()) {
+        select.projection.iter_mut().for_each(hide_column);
+    }
+}
+
+/// A column as an expression: the planner takes those that a derived table was grouped by to determine its other columns, also
+/// of a LATERAL one, and adds these to the GROUP BY outside.
+fn hide_column(item: &mut SelectItem) {
+    let (expr, alias) = match &*item {
+        SelectItem::UnnamedExpr(expr) => (expr, None),
+        SelectItem::ExprWithAlias { expr, alias } => (expr, Some(alias)),
+        _ => return,
+    };
+    let name = match expr {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    };
+    let Some(name) = name else { return };
+    let (expr, alias) = (expr.clone(), alias.unwrap_or(name).clone());
+    *item = SelectItem::ExprWithAlias { expr: call("as_written", vec![expr, text("()")]), alias };
 }
 
 fn leftmost(body: &mut SetExpr) -> &mut SetExpr {

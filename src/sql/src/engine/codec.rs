@@ -1,11 +1,11 @@
-//! Our nodes as bytes within a plan: scans, rows that the router sends along, and the sides of outer joins.
+//! Our nodes as bytes within a plan: scans, rows that the router sends along, and what hides constants.
 //!
 //! A scan names its table, id and version: a storage whose catalog has another version of that table refuses with
 //! `SchemaChanged` instead of decoding rows by the wrong columns.
 
 use super::errors::wrap;
 use super::gather::ShippedExec;
-use super::outer_sides::OuterSideExec;
+use super::hiding::HidingExec;
 use super::ranges::{Access, index_columns};
 use super::scan::ScanExec;
 use super::site::Site;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 const SCAN: u64 = 1;
 const SHIPPED: u64 = 2;
-const OUTER_SIDE: u64 = 3;
+const HIDING: u64 = 3;
 /// Column positions in a projection: as many as columns in a table.
 const PROJECTION_MAX: usize = model::table::COLUMNS_MAX;
 
@@ -43,8 +43,8 @@ impl PhysicalExtensionCodec for Codec {
             write_uint(out, SHIPPED);
             return shipped.encode(out);
         }
-        if node.is::<OuterSideExec>() {
-            write_uint(out, OUTER_SIDE);
+        if node.is::<HidingExec>() {
+            write_uint(out, HIDING);
             return Ok(());
         }
         Err(wrap(Error::new(Code::Unsupported, format!("{} can not run at a storage", node.name()))))
@@ -62,8 +62,8 @@ impl PhysicalExtensionCodec for Codec {
         match reader.uint().map_err(wrap)? {
             SCAN => decode_scan(&mut reader, &*site.schema),
             SHIPPED => ShippedExec::decode(&mut reader).map(|shipped| Arc::new(shipped) as _),
-            OUTER_SIDE => match inputs {
-                [input] => Ok(Arc::new(OuterSideExec::new(input.clone()))),
+            HIDING => match inputs {
+                [input] => Ok(Arc::new(HidingExec::new(input.clone()))),
                 _ => Err(wrap(broken())),
             },
             _ => Err(wrap(Error::new(Code::Argument, "a fragment has a node that is not known here"))),

@@ -1,7 +1,7 @@
 //! Plans as text: what runs at the router, and below each gather what runs at the storages.
 
 use super::gather::{GatherExec, Run};
-use super::outer_sides::OuterSideExec;
+use super::hiding::HidingExec;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
@@ -46,7 +46,7 @@ fn show_time(micros: u64) -> String {
 
 /// The lines of a plan, without the nodes that only pass rows on.
 fn lines(text: &str) -> Vec<String> {
-    const HIDDEN: [&str; 2] = ["CooperativeExec", OuterSideExec::NAME];
+    const HIDDEN: [&str; 2] = ["CooperativeExec", HidingExec::NAME];
     let mut hidden: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {

@@ -6,7 +6,7 @@
 //! few: few beside the rows that a scan would read, and few rows a key, which it finds out by looking up some of them.
 //! The join itself stays as it is, so more rows than needed do no harm.
 
-use super::outer_sides::OuterSideExec;
+use super::hiding::HidingExec;
 use super::ranges::{self, Access, bucket_of_range, index_columns};
 use super::scan::ScanExec;
 use super::site::Site;
@@ -189,7 +189,7 @@ fn by_keys(plan: &Arc<dyn ExecutionPlan>, pairs: Vec<(usize, usize)>, site: &Sit
             Some(kept) => kept.iter().map(|at| Some(*at)).collect(),
             None => (0..plan.schema().fields().len()).map(Some).collect(),
         }
-    } else if plan.is::<CooperativeExec>() || plan.is::<OuterSideExec>() {
+    } else if plan.is::<CooperativeExec>() || plan.is::<HidingExec>() {
         (0..plan.schema().fields().len()).map(Some).collect()
     } else {
         return Ok(None);

@@ -6,6 +6,7 @@
 //! |-------------------------------------------|--------------------------------------------------------|
 //! | `as_written`, but in windows              | its first argument                                     |
 //! | CAST that rounds, pads, cuts or reads text | `convert_to`                                           |
+//! | an operation on numbers                   | the function for the types that they have               |
 //! | `- integer`                               | a subtraction that fails instead of wrapping around    |
 //! | CHAR(n) compared                          | both sides without padding, or a literal padded to n    |
 //! | CHAR(n) in a function of texts, or `\|\|`    | without padding                                        |
@@ -139,6 +140,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             let within = first.gt_eq(low).and(second.lt_eq(high));
             Ok(Transformed::yes(if negated { Expr::Not(Box::new(within)) } else { within }))
         }
+        Expr::BinaryExpr(_) => arithmetic::chosen_again(expr, schema),
         Expr::InList(InList { expr, list, negated }) => in_list(*expr, list, negated, schema).map(Transformed::yes),
         Expr::InSubquery(within) => in_subquery(within, schema),
         Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "date_trunc" => {
@@ -147,7 +149,8 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if !KEEP_PADDING.contains(&func.name()) => {
             let args = args.into_iter().map(|arg| unpadded(arg, schema)).collect();
-            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+            let function = Expr::ScalarFunction(ScalarFunction { func, args });
+            arithmetic::chosen_again(function, schema).map(|chosen| Transformed::yes(chosen.data))
         }
         Expr::IsTrue(inner) => is_truth(*inner, true, false, schema),
         Expr::IsFalse(inner) => is_truth(*inner, false, false, schema),

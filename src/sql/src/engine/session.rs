@@ -6,10 +6,11 @@ use super::errors::translate;
 use super::filters::PushedInOrder;
 use super::functions::arithmetic::Operators;
 use super::functions::{aggregates, scalars};
+use super::hiding::HideConstants;
 use super::join_keys;
+use super::join_order::KeepsConditions;
 use super::meaning;
 use super::memory::QueryPool;
-use super::outer_sides::OuterSides;
 use super::place::WindowsInOrder;
 use super::provider::Names;
 use super::site::Site;
@@ -69,6 +70,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
         rules.push(match rule.name() {
             "push_down_filter" => Arc::new(PushedInOrder(rule)),
+            "eliminate_cross_join" => Arc::new(KeepsConditions(rule)),
             _ => rule,
         });
     }
@@ -81,7 +83,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 /// - the second of the two rules that push projections down: it moves one below a filter that has had its columns cut by the
 ///   first, as if the filter had all of them still.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(OuterSides)];
+    let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(HideConstants)];
     for rule in PhysicalOptimizer::new().rules {
         let is_again = rule.name() == "ProjectionPushdown" && rules.iter().any(|other| other.name() == rule.name());
         if is_again || rule.name().starts_with("FilterPushdown") {

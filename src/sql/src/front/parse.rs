@@ -305,7 +305,7 @@ impl<'a> Source<'a> {
     fn explain(&mut self) -> Result<Statement> {
         self.expect_word("EXPLAIN")?;
         let mut analyze = self.take_word("ANALYZE");
-        if !analyze && self.parser.peek_token_ref().token == Token::LParen {
+        if !analyze && self.parser.peek_token_ref().token == Token::LParen && !self.is_query_in_parentheses() {
             let options = self.ask(Parser::parse_utility_options)?;
             match &options[..] {
                 [option] if option.arg.is_none() && option.name.value.eq_ignore_ascii_case("analyze") => analyze = true,
@@ -318,6 +318,15 @@ impl<'a> Source<'a> {
                 Err(syntax("only SELECT, INSERT, UPDATE and DELETE can be explained", self.text, at))
             }
             statement => Ok(Statement::Explain { analyze, statement: Box::new(statement) }),
+        }
+    }
+
+    /// What stands behind an opening parenthesis, else options.
+    fn is_query_in_parentheses(&self) -> bool {
+        match &self.parser.peek_nth_token_ref(1).token {
+            Token::LParen => true,
+            Token::Word(word) => matches!(word.keyword, Keyword::SELECT | Keyword::VALUES | Keyword::WITH),
+            _ => false,
         }
     }
 

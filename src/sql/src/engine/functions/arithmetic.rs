@@ -20,7 +20,8 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::type_coercion::other::get_coerce_type_for_case_expression;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, cast, lit,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility, binary_expr, cast, lit,
 };
 use datafusion::physical_expr_common::datum::apply;
 use datafusion::scalar::ScalarValue;
@@ -48,6 +49,8 @@ enum Kind {
 }
 
 impl Operation {
+    const ALL: [Self; 4] = [Self::Add, Self::Subtract, Self::Multiply, Self::Divide];
+
     fn of(op: &BinaryOperator) -> Option<Self> {
         match op {
             BinaryOperator::Plus => Some(Operation::Add),
@@ -55,6 +58,15 @@ impl Operation {
             BinaryOperator::Multiply => Some(Operation::Multiply),
             BinaryOperator::Divide => Some(Operation::Divide),
             _ => None,
+        }
+    }
+
+    fn operator(self) -> Operator {
+        match self {
+            Operation::Add => Operator::Plus,
+            Operation::Subtract => Operator::Minus,
+            Operation::Multiply => Operator::Multiply,
+            Operation::Divide => Operator::Divide,
         }
     }
 
@@ -342,6 +354,36 @@ pub fn settled_case(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>
     Ok(Transformed::yes(Expr::Case(case)))
 }
 
+/// An operation on numbers as it is computed for the types that they have now: it was planned for the types that columns of
+/// derived tables seemed to have.
+pub fn chosen_again(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
+    let (operation, left, right) = match &expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            match Operation::ALL.into_iter().find(|o| o.operator() == *op) {
+                Some(operation) => (operation, &**left, &**right),
+                None => return Ok(Transformed::no(expr)),
+            }
+        }
+        Expr::ScalarFunction(call) => {
+            let known = ALL.into_iter().zip(&*FUNCTIONS).find(|(_, function)| **function == call.func);
+            match (known, &call.args[..]) {
+                (Some(((_, operation), _)), [left, right]) => (operation, left, right),
+                _ => return Ok(Transformed::no(expr)),
+            }
+        }
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(Transformed::no(expr)) };
+    if !is_number(&l) || !is_number(&r) {
+        return Ok(Transformed::no(expr));
+    }
+    let again = match kind_of(operation, &l, &r).and_then(|kind| function(kind, operation)) {
+        Some(function) => function.call(vec![left.clone(), right.clone()]),
+        None => binary_expr(left.clone(), operation.operator(), right.clone()),
+    };
+    Ok(if again == expr { Transformed::no(expr) } else { Transformed::yes(again) })
+}
+
 /// A literal is an INTEGER where it fits one: with an INTEGER it makes an INTEGER.
 fn narrowed(expr: Expr) -> Expr {
     match expr {
@@ -378,11 +420,12 @@ pub struct Operators;
 
 impl ExprPlanner for Operators {
     fn plan_binary_op(&self, mut expr: RawBinaryExpr, schema: &DFSchema) -> DfResult<PlannerResult<RawBinaryExpr>> {
-        (expr.left, expr.right) = (settled(expr.left, schema)?, settled(expr.right, schema)?);
         if Operation::of(&expr.op).is_some() || expr.op == BinaryOperator::Modulo {
             (expr.left, expr.right) = (narrowed(expr.left), narrowed(expr.right));
         }
-        let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
+        // Only looked at: what stands in the statement twice has to stay the same.
+        let type_of = |side: &Expr| settled(side.clone(), schema)?.get_type(schema);
+        let (Ok(left), Ok(right)) = (type_of(&expr.left), type_of(&expr.right)) else {
             return Ok(PlannerResult::Original(expr));
         };
         if let Some(operation) = Operation::of(&expr.op)

@@ -24,7 +24,7 @@ mod windows;
 pub use windows::WindowsInOrder;
 
 use super::gather::{GatherExec, Target};
-use super::outer_sides::OuterSideExec;
+use super::hiding::HidingExec;
 use super::scan::ScanExec;
 use crate::cluster::{BucketRange, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -364,7 +364,7 @@ fn stays(plan: &dyn ExecutionPlan, keys: &[Key]) -> Option<Vec<Key>> {
 /// Nodes that pass rows on as they are.
 fn is_pipe(plan: &dyn ExecutionPlan) -> bool {
     plan.is::<CooperativeExec>()
-        || plan.is::<OuterSideExec>()
+        || plan.is::<HidingExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<RepartitionExec>()
         || plan.is::<BufferExec>()

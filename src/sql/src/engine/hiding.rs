@@ -1,8 +1,9 @@
-//! The sides of outer joins that are filled up with NULLs: what is constant in one is not constant in the join.
+//! What is constant below a node and not above it: columns of the sides of outer joins that are filled up with NULLs, and
+//! columns that some of several grouping sets leave out.
 //!
-//! The engine takes it to be, and then leaves it out of ORDER BY, or takes rows to be grouped already: a wrong order, or
-//! several rows for one group. So such a side stands below a node that says nothing of its rows. It stays in the plan, also at the
-//! storages, because the nodes above ask again whenever a plan is put together.
+//! The engine takes them to be constant above too, and then leaves them out of ORDER BY, or takes rows to be grouped already: a
+//! wrong order, or several rows for one group. So below such a node stands one that says nothing of its rows. It stays in the
+//! plan, also at the storages, because the nodes above ask again whenever a plan is put together.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Statistics};
@@ -11,6 +12,7 @@ use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{
@@ -22,30 +24,31 @@ use std::sync::Arc;
 
 /// Puts the nodes in; before all rules that look at what is constant.
 #[derive(Debug)]
-pub struct OuterSides;
+pub struct HideConstants;
 
-impl PhysicalOptimizerRule for OuterSides {
+impl PhysicalOptimizerRule for HideConstants {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> DfResult<Arc<dyn ExecutionPlan>> {
         let optimized = plan.transform_up(|node| {
-            let [left, right] = filled_up(&*node);
-            let [l, r] = node.children()[..] else { return Ok(Transformed::no(node)) };
-            let is_constant = |side: &Arc<dyn ExecutionPlan>| !side.equivalence_properties().constants().is_empty();
-            let (left, right) = (left && is_constant(l), right && is_constant(r));
-            if !left && !right {
+            let mut is_changed = false;
+            let children = node.children().into_iter().zip(loses_constants(&*node)).map(|(child, loses)| {
+                if !loses || child.equivalence_properties().constants().is_empty() {
+                    return child.clone();
+                }
+                is_changed = true;
+                Arc::new(HidingExec::new(child.clone())) as Arc<dyn ExecutionPlan>
+            });
+            let children: Vec<_> = children.collect();
+            if !is_changed {
                 return Ok(Transformed::no(node));
             }
-            let side = |input: &Arc<dyn ExecutionPlan>, is_filled: bool| -> Arc<dyn ExecutionPlan> {
-                if is_filled { Arc::new(OuterSideExec::new(input.clone())) } else { input.clone() }
-            };
-            let children = vec![side(l, left), side(r, right)];
             let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            node.clone().replace_children(children, options).map(Transformed::yes)
+            node.replace_children(children, options).map(Transformed::yes)
         })?;
         Ok(optimized.data)
     }
 
     fn name(&self) -> &str {
-        "outer_sides"
+        "hide_constants"
     }
 
     fn schema_check(&self) -> bool {
@@ -53,8 +56,11 @@ impl PhysicalOptimizerRule for OuterSides {
     }
 }
 
-/// Whether the left and the right side of a join are filled up with NULLs.
-fn filled_up(node: &dyn ExecutionPlan) -> [bool; 2] {
+/// For each input, whether its columns can be NULL in the rows of the node wherever they are not in the input's.
+fn loses_constants(node: &dyn ExecutionPlan) -> [bool; 2] {
+    if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
+        return [!aggregate.group_expr().is_single(), false];
+    }
     let hash = node.downcast_ref::<HashJoinExec>().map(|join| *join.join_type());
     match hash.or_else(|| node.downcast_ref::<NestedLoopJoinExec>().map(|join| *join.join_type())) {
         Some(JoinType::Left) => [false, true],
@@ -66,13 +72,13 @@ fn filled_up(node: &dyn ExecutionPlan) -> [bool; 2] {
 
 /// Passes rows on, of which nothing is known.
 #[derive(Debug)]
-pub struct OuterSideExec {
+pub struct HidingExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
-impl OuterSideExec {
-    pub const NAME: &str = "OuterSideExec";
+impl HidingExec {
+    pub const NAME: &str = "HidingExec";
 
     pub fn new(input: Arc<dyn ExecutionPlan>) -> Self {
         let properties = PlanProperties::new(
@@ -85,13 +91,13 @@ impl OuterSideExec {
     }
 }
 
-impl DisplayAs for OuterSideExec {
+impl DisplayAs for HidingExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(Self::NAME)
     }
 }
 
-impl ExecutionPlan for OuterSideExec {
+impl ExecutionPlan for HidingExec {
     fn name(&self) -> &str {
         Self::NAME
     }

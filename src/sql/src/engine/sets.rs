@@ -8,16 +8,18 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{Column, JoinType, NullEquality};
 use datafusion::error::Result as DfResult;
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union};
+use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
+use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union, cast};
 use model::{Code, ColumnType, Error};
 use std::sync::Arc;
 
-/// UNION with columns that mean the same in all its inputs.
+/// UNION with columns that mean the same, and are of the same type, in all its inputs.
 ///
 /// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare.
 pub fn united(union: Union) -> DfResult<Union> {
     let width = union.schema.fields().len();
     let mut mixed = vec![false; width];
+    let mut types = Vec::with_capacity(width);
     for (at, is_mixed) in mixed.iter_mut().enumerate() {
         let fields: Vec<_> = union.inputs.iter().map(|input| input.schema().field(at).clone()).collect();
         let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
@@ -34,21 +36,30 @@ pub fn united(union: Union) -> DfResult<Union> {
             return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
         }
         *is_mixed = fields.iter().any(|field| mark_of(field) != mark_of(&fields[0]));
+        let of_fields = fields.iter().map(|field| Some(field.data_type().clone()));
+        types.push(of_fields.reduce(|a, b| type_union_coercion(&a?, &b?)).flatten());
     }
     // Made anew, as its schema does not follow its inputs'.
-    if !mixed.contains(&true) {
+    let is_alike = |input: &Arc<LogicalPlan>| {
+        let fields = input.schema().fields();
+        fields.iter().zip(&types).all(|(field, ty)| ty.as_ref().is_none_or(|ty| ty == field.data_type()))
+    };
+    if !mixed.contains(&true) && union.inputs.iter().all(is_alike) {
         return Union::try_new_with_loose_types(union.inputs);
     }
-    let inputs = union.inputs.iter().map(|input| unmarked(input, &mixed)).collect::<DfResult<Vec<_>>>()?;
+    let inputs = union.inputs.iter().map(|input| alike(input, &mixed, &types)).collect::<DfResult<Vec<_>>>()?;
     Union::try_new_with_loose_types(inputs)
 }
 
-/// The input with the columns that are `mixed` as plain texts.
-fn unmarked(input: &Arc<LogicalPlan>, mixed: &[bool]) -> DfResult<Arc<LogicalPlan>> {
-    let exprs = input.schema().iter().zip(mixed).map(|((qualifier, field), is_mixed)| {
+/// The input with the columns that are `mixed` as plain texts, and the others of these types.
+fn alike(input: &Arc<LogicalPlan>, mixed: &[bool], types: &[Option<DataType>]) -> DfResult<Arc<LogicalPlan>> {
+    let exprs = input.schema().iter().zip(mixed).zip(types).map(|(((qualifier, field), is_mixed), ty)| {
         let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
         let plain = match (is_mixed, mark_of(field)) {
-            (false, _) | (true, None) => return column,
+            (false, _) | (true, None) => match ty {
+                Some(ty) if ty != field.data_type() => cast(column, ty.clone()),
+                _ => return column,
+            },
             (true, Some(ColumnType::Char { .. })) => trim_padding(column),
             (true, Some(_)) => convert::convert_to(column, ColumnType::Text),
         };

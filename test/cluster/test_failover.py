@@ -158,12 +158,13 @@ def test_an_instance_whose_copy_fails_tries_again(workshop):
     rest.call("switchover", name, donor.name)
     old.start()
     wait_until(lambda: "throws its data away" in old.log(), "the old master to begin anew")
-    failpoint.write_text("start.placed stall 3000")
+    failpoint.write_text("copy.begins stall 3000")
     wait_until(lambda: not failpoint.exists(), "it to have its place, and no copy yet")
     donor.kill()
     wait_until(lambda: rest.replicaset(name)["master"] == rest.name, "a third master")
     wait_until(lambda: rest.in_sync(name) == {rest.name, old.name}, "the old master in sync", 60)
     assert old.eval("return box.space.t:count()")[0] == ROWS - 1
+    assert "is tried again" in old.log()
 
 
 def expel_the_leader(cluster):

@@ -21,6 +21,7 @@ const END_OF_HEAD: &[u8] = b"\n\n";
 ///
 /// Errors: `NoMaster`, `Unreachable` and others after which another master may be asked; `Storage`.
 pub fn copy(config: &Config, folder: &Folder, uuid: &str, donor: &Address) -> Result<()> {
+    failpoint::reach("copy.begins");
     let began_s = clock::now_s();
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
     let mut args = Vec::new();

@@ -1,0 +1,79 @@
+"""What a newcomer takes from its master: a snapshot as a file, in parts, and nothing that is the master's own."""
+
+import os
+import threading
+
+import pytest
+import tarantool
+from harness import wait_until
+
+# Of bytes that can not be made shorter, so that the snapshot has several parts.
+ROWS, ROW_BYTES = 60, 100_000
+
+
+class Writer(threading.Thread):
+    """Inserts rows until it is told to end."""
+
+    def __init__(self, instance):
+        super().__init__(daemon=True)
+        self.connection, self.ids, self.done = instance.connect(timeout_s=30), [], threading.Event()
+
+    def run(self):
+        key = 1_000
+        while not self.done.is_set():
+            self.connection.call("picodata.crud.insert", ("t", [key, b"new"]))
+            self.ids.append(key)
+            key += 1
+
+
+def test_a_newcomer_has_all_rows_and_nothing_that_is_its_masters_own(workshop):
+    cluster = workshop.cluster(1, replication_factor=2).start()
+    master = cluster[0]
+    master.sql("CREATE TABLE t (id INT PRIMARY KEY, v VARBINARY)")
+    for key in range(ROWS):
+        master.call("crud.insert", "t", [key, os.urandom(ROW_BYTES)])
+    writer = Writer(master)
+    writer.start()
+    wait_until(lambda: len(writer.ids) > 20, "rows before the newcomer")
+    replica = cluster.add().start()
+    cluster.wait_whole()
+    cluster.wait_in_sync()
+    before = len(writer.ids)
+    wait_until(lambda: len(writer.ids) > before + 20, "rows after it")
+    writer.done.set()
+    writer.join()
+    count = "return box.space.t:count()"
+    wait_until(lambda: replica.eval(count) == master.eval(count), "the last rows")
+    assert master.eval(count)[0] == ROWS + len(writer.ids)
+    assert replica.call("crud.get", "t", 0) == master.call("crud.get", "t", 0)
+    states = [{row[0]: row[1] for row in i.eval("return box.space._pico_raft_state:select()")[0]} for i in cluster]
+    assert states[0] and states[1] and states[0] != states[1]
+    uuids = [i.eval("return box.info.uuid")[0] for i in cluster]
+    assert uuids[0] != uuids[1]
+    assert sorted(row[1] for row in replica.eval("return box.space._cluster:select()")[0]) == sorted(uuids)
+    # It is a member of its own: it comes back from what it has.
+    replica.kill()
+    replica.start()
+    cluster.wait_whole()
+    assert "copying:" not in replica.log().split("recovery start")[-1]
+    wait_until(lambda: replica.eval(count) == master.eval(count), "all rows")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "picodata.identity", "../i1.log", "0000000000000000000x.snap", "00000000000000000000.xlog", "1.snap"],
+)
+def test_no_other_file_is_read(cluster, name):
+    with pytest.raises(tarantool.error.DatabaseError) as raised:
+        cluster[0].call("peer.copy_read", name, 0)
+    assert "is not the name of a snapshot" in raised.value.args[1]
+
+
+def test_what_is_not_there_is_refused(cluster):
+    with pytest.raises(tarantool.error.DatabaseError) as raised:
+        cluster[0].call("peer.copy_read", "9" * 20 + ".snap", 0)
+    assert "can not be read" in raised.value.args[1]
+    for uuid in ["", "x", cluster[0].eval("return require('uuid').str()")[0]]:
+        with pytest.raises(tarantool.error.DatabaseError) as raised:
+            cluster[0].call("peer.copy_begin", uuid)
+        assert "is not the master" in raised.value.args[1]

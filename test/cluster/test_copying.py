@@ -77,3 +77,31 @@ def test_what_is_not_there_is_refused(cluster):
         with pytest.raises(tarantool.error.DatabaseError) as raised:
             cluster[0].call("peer.copy_begin", uuid)
         assert "is not the master" in raised.value.args[1]
+
+
+def test_an_instance_that_lost_its_data_never_goes_on_with_its_masters_log(workshop):
+    """It keeps its identity, and dies when it has a copy in which Raft's rows are still its master's. Raft counts on its log
+    under its old number: it takes another."""
+    failpoint = workshop.folder / "failpoint"
+    cluster = workshop.cluster(2, replication_factor=2, env={"PICODATA_FAILPOINTS": str(failpoint)}).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster[0].call("crud.insert_many", "t", [[key, key] for key in range(ROWS)])
+    cluster.wait_in_sync()
+    name = cluster[0].status()["replicasets"][0]["name"]
+    replica = next(i for i in cluster if i is not cluster.master_of(name))
+    numbers = {i["name"]: i["raft_id"] for i in cluster[0].status()["instances"]}
+    replica.kill()
+    for file in (replica.folder / "data").iterdir():
+        if file.suffix in (".snap", ".xlog"):
+            file.unlink()
+    failpoint.write_text("copy.kept exit")
+    replica.start()
+    assert replica.process.wait(60) == 137
+    replica.disconnect()
+    replica.start()
+    cluster.wait_whole()
+    cluster.wait_in_sync()
+    assert replica.log().count("bytes came from") == 3
+    now = {i["name"]: i["raft_id"] for i in replica.status()["instances"]}
+    assert now[replica.name] != numbers[replica.name]
+    assert replica.eval("return box.space.t:count()")[0] == ROWS

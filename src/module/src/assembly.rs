@@ -20,8 +20,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Starts Raft from what is on disk and opens the doors for other instances. The storage is open. `copied` says from the
-/// master of which term it was copied once.
+/// Starts Raft from what is on disk and opens the doors for other instances. The storage is open. `joined_in` is the
+/// term of the master that it was copied from, once.
 pub fn assemble(config: Config, me: Me, bootstrap: bool, joined_in: u64) -> Result<&'static Node> {
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
     let log = restore_log(&me, bootstrap)?;

@@ -54,7 +54,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// `follows` is the term of a master and the addresses that this instance is set up to follow.
+    /// Nobody is followed yet.
     pub fn new() -> Result<Self> {
         Ok(Self {
             incarnation: Cell::new(0),

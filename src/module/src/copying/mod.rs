@@ -10,7 +10,7 @@ use model::{Code, Error, Result};
 pub use newcomer::copy;
 pub use source::{Copies, serve_begin, serve_read};
 
-/// `picodata.peer.copy_begin(uuid)`: makes a snapshot that knows the member `uuid`; answers its name and size in bytes.
+/// `picodata.peer.copy_begin(uuid)`: makes a snapshot that knows the member `uuid`, or finds the last; answers its name and size in bytes.
 pub const BEGIN_DOOR: &str = "picodata.peer.copy_begin";
 /// `picodata.peer.copy_read(name, offset)`: answers a part of a snapshot, `PART_BYTES` but for the last.
 pub const READ_DOOR: &str = "picodata.peer.copy_read";

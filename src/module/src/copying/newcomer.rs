@@ -24,10 +24,20 @@ pub fn copy(config: &Config, folder: &Folder, uuid: &str, donor: &Address) -> Re
     failpoint::reach("copy.begins");
     let began_s = clock::now_s();
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
+    let fetched = fetch(&pool, folder, uuid, donor);
+    pool.close();
+    let size = fetched?;
+    log::info!("copying: {size} bytes came from {donor} in {:.3} s", clock::now_s() - began_s);
+    failpoint::reach("copy.kept");
+    Ok(())
+}
+
+/// Answers the number of bytes.
+fn fetch(pool: &Rc<Pool>, folder: &Folder, uuid: &str, donor: &Address) -> Result<u64> {
     let mut args = Vec::new();
     write_array_len(&mut args, 1);
     write_str(&mut args, uuid);
-    let answer = ask(&pool, donor, BEGIN_DOOR, &args)?;
+    let answer = ask(pool, donor, BEGIN_DOOR, &args)?;
     let mut reader = Reader::new(&answer);
     reader.array_len()?;
     let (name, size) = (reader.str()?.to_owned(), reader.uint()?);
@@ -39,7 +49,7 @@ pub fn copy(config: &Config, folder: &Folder, uuid: &str, donor: &Address) -> Re
         write_array_len(&mut args, 2);
         write_str(&mut args, &name);
         write_uint(&mut args, offset);
-        let answer = ask(&pool, donor, READ_DOOR, &args)?;
+        let answer = ask(pool, donor, READ_DOOR, &args)?;
         let part = Reader::new(&answer).bin()?.to_vec();
         if part.is_empty() {
             return Err(Error::new(
@@ -55,9 +65,7 @@ pub fn copy(config: &Config, folder: &Folder, uuid: &str, donor: &Address) -> Re
         failpoint::reach("copy.written");
     }
     file.keep()?;
-    pool.close();
-    log::info!("copying: {size} bytes came from {donor} in {:.3} s", clock::now_s() - began_s);
-    Ok(())
+    Ok(size)
 }
 
 fn ask(pool: &Rc<Pool>, donor: &Address, door: &str, args: &[u8]) -> Result<Vec<u8>> {

@@ -69,7 +69,8 @@ pub fn clear() -> Result<()> {
     clear_spaces(&[LOG, STATE, CATALOG])
 }
 
-/// Deletes all local rows: those of another instance, whose storage was copied.
+/// Deletes all that is of one instance only: another's, whose storage was copied. Rows of global tables are local too, and are
+/// replaced when the cluster's state comes.
 pub fn clear_all() -> Result<()> {
     clear_spaces(&[LOG, STATE, CATALOG, MARKS])
 }

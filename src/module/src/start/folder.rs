@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 const LOCK_NAME: &str = "picodata.lock";
+const LOG_EXTENSION: &str = "xlog";
 
 /// A data folder that this process holds the lock of, until it ends.
 pub struct Folder {
@@ -91,7 +92,8 @@ impl Folder {
 
     /// Whether the host ever finished making its storage here.
     pub fn has_storage(&self) -> Result<bool> {
-        Ok(!self.files_of_storage()?.is_empty())
+        let is_whole = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "snap" || ext == LOG_EXTENSION);
+        Ok(self.files_of_storage()?.iter().any(is_whole))
     }
 
     /// A file of storage that is on its way here: it counts when it is kept.
@@ -116,12 +118,22 @@ impl Folder {
             let path = entry.map_err(|e| self.failed("listing", &e))?.path();
             if path
                 .extension()
-                .is_some_and(|ext| ["snap", "xlog", "inprogress", "vylog"].iter().any(|known| ext == *known))
+                .is_some_and(|ext| ["snap", LOG_EXTENSION, "inprogress", "vylog"].iter().any(|known| ext == *known))
             {
                 files.push(path);
             }
         }
         Ok(files)
+    }
+
+    /// Writes the host's logs through to the disk, whatever their mode.
+    pub fn sync_logs(&self) -> Result<()> {
+        for file in self.files_of_storage()? {
+            if file.extension().is_some_and(|ext| ext == LOG_EXTENSION) {
+                File::open(&file).and_then(|log| log.sync_all()).map_err(|e| self.failed("syncing a log", &e))?;
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> std::io::Result<()> {

@@ -35,8 +35,11 @@ const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the cluster may take to let an instance in that it has accepted.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The pause before a copy that failed is tried again.
+/// The pause before a copy that failed is tried again: at first, and at most.
 const COPY_PAUSE_S: f64 = 0.2;
+const COPY_PAUSE_MAX_S: f64 = 30.0;
+/// The pause before one that can not be opened is thrown away.
+const REOPEN_PAUSE_S: f64 = 1.0;
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
@@ -143,22 +146,34 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         replicaset_uuid,
     };
     failpoint::reach("start.placed");
+    let open = || {
+        storage::open(&config, folder.path(), &me, is_first)?;
+        if has_lost_log {
+            disk::clear()?;
+            failpoint::reach("start.log_cleared");
+        }
+        if is_copied {
+            disk::clear_all()?;
+            failpoint::reach("start.copy_cleared");
+        }
+        // Not before: the log that was deleted would be taken for this instance's.
+        if is_copied || has_lost_log {
+            folder.sync_logs()?;
+            folder.set_identity(&identity)?;
+        }
+        Ok(())
+    };
     // A member that has thrown its data away tries until it has a copy that can be read.
     crate::host::process::set_tireless(is_rejoining);
-    storage::open(&config, folder.path(), &me, is_first)?;
+    match open() {
+        Err(error) if is_rejoining => {
+            log::error!("picodata: the copy can not be used, and another is taken: {error}");
+            fiber::sleep(REOPEN_PAUSE_S);
+            return Err(crate::host::process::begin_again());
+        }
+        opened => opened?,
+    }
     crate::host::process::set_tireless(false);
-    if has_lost_log {
-        disk::clear()?;
-        failpoint::reach("start.log_cleared");
-    }
-    if is_copied {
-        disk::clear_all()?;
-        failpoint::reach("start.copy_cleared");
-    }
-    // Not before: its log would be taken for this instance's.
-    if is_copied || has_lost_log {
-        folder.set_identity(&identity)?;
-    }
     failpoint::reach("start.storage_open");
     if !crate::host::readahead::enable() {
         log::warn!("picodata: this build of the host keeps its trees in another way; scans do not look ahead");
@@ -200,22 +215,34 @@ fn identity_of(folder: &Folder, config: &Config) -> Result<Identity> {
 /// now; the first member of a replicaset begins with nothing, and its identity is kept here.
 fn admission(config: &Config, folder: &Folder, identity: &Identity) -> Result<(Identity, Option<boot::Address>)> {
     let deadline = discover::join_deadline(config);
+    let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
+    let mut pause_s = COPY_PAUSE_S;
     loop {
         folder.clear_storage()?;
         failpoint::reach("start.cleared");
-        let (identity, donor) = place(config, identity)?;
+        let (placed, donor) = place(config, identity)?;
         let Some(donor) = donor else {
-            folder.set_identity(&identity)?;
-            return Ok((identity, None));
+            folder.set_identity(&placed)?;
+            return Ok((placed, None));
         };
-        match copying::copy(config, folder, &identity.instance_uuid, &donor) {
-            // Whom the cluster named may be gone, or not be the master any more: it is asked again.
-            Err(error) if discover::may_pass(&error) && !deadline.has_passed() && !fiber::is_cancelled() => {
-                log::warn!("copying: the copy of {donor} failed, and is tried again: {error}");
-                fiber::sleep(COPY_PAUSE_S);
-            }
-            copied => return copied.map(|()| (identity, Some(donor))),
+        if let Stage::Member { cluster_id, .. } = &identity.stage {
+            // Its data is gone, and with it Raft's log and votes, which others count on: it is a member no more.
+            log::warn!("picodata: instance {} has lost its data, and joins again", config.name);
+            let anew = identity.anew(uuid::random()?, cluster_id, BTreeSet::new());
+            folder.set_identity(&anew)?;
+            return admission(config, folder, &anew);
         }
+        let Err(error) = copying::copy(config, folder, &identity.instance_uuid, &donor) else {
+            return Ok((placed, Some(donor)));
+        };
+        let is_final = !is_rejoining && matches!(error.code, Code::Corrupted | Code::LimitExceeded);
+        if is_final || !discover::may_pass(&error) || deadline.has_passed() || fiber::is_cancelled() {
+            return Err(error);
+        }
+        // Whom the cluster named may be gone, or not be the master any more: it is asked again.
+        log::warn!("copying: the copy of {donor} failed, and is tried again: {error}");
+        fiber::sleep(pause_s);
+        pause_s = (pause_s * 2.0).min(COPY_PAUSE_MAX_S);
     }
 }
 

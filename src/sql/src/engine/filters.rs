@@ -28,10 +28,13 @@ impl OptimizerRule for PushedInOrder {
     }
 
     fn rewrite(&self, mut plan: LogicalPlan, config: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
-        if let LogicalPlan::Filter(filter) = &mut plan
-            && let Some(predicate) = in_order(&filter.predicate)
-        {
-            filter.predicate = predicate;
+        let mut at = &mut plan;
+        // The rule joins filters that stand one above the other.
+        while let LogicalPlan::Filter(filter) = at {
+            if let Some(predicate) = in_order(&filter.predicate) {
+                filter.predicate = predicate;
+            }
+            at = Arc::make_mut(&mut filter.input);
         }
         self.0.rewrite(plan, config)
     }

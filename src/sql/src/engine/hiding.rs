@@ -31,7 +31,9 @@ impl PhysicalOptimizerRule for HideConstants {
         let optimized = plan.transform_up(|node| {
             let mut is_changed = false;
             let children = node.children().into_iter().zip(loses_constants(&*node)).map(|(child, loses)| {
-                if !loses || child.equivalence_properties().constants().is_empty() {
+                // Grouping sets lose orders and equal columns too.
+                let is_harmless = child.equivalence_properties().constants().is_empty() && !node.is::<AggregateExec>();
+                if !loses || is_harmless {
                     return child.clone();
                 }
                 is_changed = true;

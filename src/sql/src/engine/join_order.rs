@@ -2,14 +2,14 @@
 //!
 //! The rule takes a tree of inner joins apart and puts it together along the equalities that join two of its inputs. An
 //! equality of the tree with columns of several inputs on one side (`a.x + b.y = c.z`), which the new order has no use for, is
-//! forgotten; and all joins take NULLs for equal when the topmost does. So what was forgotten is put above as a filter, and
-//! trees of both kinds of joins are left as they are.
+//! forgotten. So what was forgotten is put above as a filter. All joins take NULLs for equal when the topmost does, also of
+//! the trees below: a plan with a join that does is left as it is.
 
 use datafusion::common::NullEquality;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan, Operator, binary_expr};
+use datafusion::logical_expr::{Expr, Filter, Join, JoinType, LogicalPlan};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,22 +49,17 @@ impl KeepsConditions {
     }
 
     fn tree(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> DfResult<Transformed<LogicalPlan>> {
-        let (mut before, mut after, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
-        conditions(&plan, &mut before, &mut kinds);
-        if kinds.iter().any(|kind| *kind != kinds[0]) {
+        if takes_nulls_for_equal(&plan)? {
             return Ok(Transformed::no(plan));
         }
+        let before = conditions(&plan);
         let rewritten = self.0.rewrite(plan, config)?;
-        conditions(&rewritten.data, &mut after, &mut kinds);
-        let after: HashSet<&(Expr, Expr)> = after.iter().collect();
+        let after: HashSet<(Expr, Expr)> = conditions(&rewritten.data).into_iter().collect();
         let is_forgotten = |(left, right): &(Expr, Expr)| {
-            !after.contains(&(left.clone(), right.clone())) && !after.contains(&(right.clone(), left.clone()))
+            [(left, right), (right, left)].iter().all(|(l, r)| !after.contains(&((*l).clone(), (*r).clone())))
         };
-        let equal = |(left, right): (Expr, Expr)| match kinds.first() {
-            Some(NullEquality::NullEqualsNull) => binary_expr(left, Operator::IsNotDistinctFrom, right),
-            _ => left.eq(right),
-        };
-        match conjunction(before.into_iter().filter(is_forgotten).map(equal)) {
+        let forgotten = before.into_iter().filter(is_forgotten).map(|(left, right)| left.eq(right));
+        match conjunction(forgotten) {
             None => Ok(rewritten),
             Some(forgotten) => {
                 let filter = Filter::try_new(forgotten, Arc::new(rewritten.data))?;
@@ -74,6 +69,15 @@ impl KeepsConditions {
     }
 }
 
+fn takes_nulls_for_equal(plan: &LogicalPlan) -> DfResult<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= inner_join(node).is_some_and(|join| join.null_equality == NullEquality::NullEqualsNull);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
 fn inner_join(plan: &LogicalPlan) -> Option<&Join> {
     match plan {
         LogicalPlan::Join(join) if join.join_type == JoinType::Inner => Some(join),
@@ -81,22 +85,15 @@ fn inner_join(plan: &LogicalPlan) -> Option<&Join> {
     }
 }
 
-/// The equalities of a tree of inner joins, and whether each join takes NULLs for equal.
-fn conditions(plan: &LogicalPlan, found: &mut Vec<(Expr, Expr)>, kinds: &mut Vec<NullEquality>) {
+/// The equalities of a tree of inner joins.
+fn conditions(plan: &LogicalPlan) -> Vec<(Expr, Expr)> {
     match plan {
-        LogicalPlan::Filter(filter) => conditions(&filter.input, found, kinds),
-        LogicalPlan::Projection(projection) => conditions(&projection.input, found, kinds),
+        LogicalPlan::Filter(filter) => conditions(&filter.input),
+        LogicalPlan::Projection(projection) => conditions(&projection.input),
         plan => {
-            let Some(join) = inner_join(plan) else { return };
-            found.extend(join.on.iter().cloned());
-            if !join.on.is_empty() {
-                kinds.push(join.null_equality);
-            }
-            for side in [&join.left, &join.right] {
-                if inner_join(side).is_some() {
-                    conditions(side, found, kinds);
-                }
-            }
+            let Some(join) = inner_join(plan) else { return Vec::new() };
+            let sides = [&join.left, &join.right].into_iter().filter(|side| inner_join(side).is_some());
+            join.on.iter().cloned().chain(sides.flat_map(|side| conditions(side))).collect()
         }
     }
 }

@@ -16,13 +16,14 @@
 //! | a number with a date, a boolean with a number, and so on | an error, as in PostgreSQL              |
 //! | `IS TRUE`, `IS NOT FALSE` and so on       | `IS [NOT] DISTINCT FROM` TRUE or FALSE                 |
 //! | the sides of IN (subquery)                | both of one type                                       |
+//! | `IS NOT DISTINCT FROM` of two columns      | equalities without NULLs                               |
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
 use super::errors::wrap;
 use super::functions::{arithmetic, convert, trim_padding};
 use super::sets;
 use super::types::{column_type_of, mark_of};
-use super::unnest::refreshed;
+use super::unnest::{refreshed, same_values};
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -30,7 +31,7 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::expr::{Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{conjunction, merge_schema};
 use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, cast, lit,
 };
@@ -124,6 +125,9 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
             let (left, right) = comparable(*left, *right, schema)?;
+            if let (Operator::IsNotDistinctFrom, Some(same)) = (op, same_in_join(&left, &right, schema)) {
+                return Ok(Transformed::yes(same));
+            }
             Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)))))
         }
         Expr::Between(Between { expr, negated, low, high }) => {
@@ -164,6 +168,17 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// `IS NOT DISTINCT FROM` of two columns, in plain equalities: of a join by it the engine would take NULLs for equal in all
+/// conditions that it moves there.
+fn same_in_join(left: &Expr, right: &Expr, schema: &DFSchema) -> Option<Expr> {
+    if left.column_refs().is_empty() || right.column_refs().is_empty() {
+        return None;
+    }
+    let (l, r) = (field_of(left, schema)?, field_of(right, schema)?);
+    let ty = comparison_coercion(l.data_type(), r.data_type())?;
+    conjunction(same_values(left.clone(), right.clone(), l.is_nullable() || r.is_nullable(), &ty))
 }
 
 /// `IS [NOT] TRUE` or FALSE as the comparison that the engine makes of it late: earlier, its schemas stay the same.
@@ -317,7 +332,9 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
     let is_of_floats = is_float(&first) || list.iter().any(is_float);
     let is_constant = list.iter().all(|item| matches!(item, Expr::Literal(..)));
     if pairs.iter().all(|(side, _)| *side == first) && (is_constant || !is_of_floats) {
-        let list = if is_of_floats { both_zeros(list) } else { list };
+        let is_double =
+            std::iter::once(&first).chain(&list).any(|e| matches!(e.get_type(schema), Ok(DataType::Float64)));
+        let list = if is_of_floats { both_zeros(list, is_double) } else { list };
         return Ok(Expr::InList(InList::new(Box::new(first), list, negated)));
     }
     let any = pairs.into_iter().map(|(side, item)| side.eq(item)).reduce(Expr::or).unwrap_or(lit(false));
@@ -325,13 +342,14 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
 }
 
 /// Constants with the negative zero where there is a zero: to a list of the engine's they differ, to its `=` they do not.
-fn both_zeros(mut list: Vec<Expr>) -> Vec<Expr> {
+fn both_zeros(mut list: Vec<Expr>, is_double: bool) -> Vec<Expr> {
     let is_zero = |item: &Expr| match item {
         Expr::Literal(value, _) => matches!(value.cast_to(&DataType::Float64), Ok(ScalarValue::Float64(Some(0.0)))),
         _ => false,
     };
     if list.iter().any(is_zero) {
-        list.extend([lit(0.0), lit(-0.0)]);
+        // A wider one would widen all others.
+        list.extend(if is_double { [lit(0.0), lit(-0.0)] } else { [lit(0.0_f32), lit(-0.0_f32)] });
     }
     list
 }

@@ -63,9 +63,9 @@ fn config() -> SessionConfig {
 
 /// The engine's rules, with ours around those that read a plan wrongly.
 fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![Arc::new(PutApart)];
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
     for rule in Optimizer::new().rules {
-        if ["eliminate_join", "optimize_projections"].contains(&rule.name()) {
+        if ["replace_distinct_aggregate", "eliminate_join", "optimize_projections"].contains(&rule.name()) {
             rules.push(Arc::new(PutApart));
         }
         rules.push(match rule.name() {

@@ -13,6 +13,9 @@ use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPla
 use model::{Code, ColumnType, Error};
 use std::sync::Arc;
 
+/// The number of a row among those that are equal.
+const OCCURRENCE: &str = "__occurrence";
+
 /// UNION with columns that mean the same, and are of the same type, in all its inputs.
 ///
 /// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare.
@@ -74,6 +77,7 @@ pub fn is_of_all(join: &Join) -> bool {
     matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
         && join.null_equality == NullEquality::NullEqualsNull
         && !matches!(&*join.left, LogicalPlan::Distinct(Distinct::All(_)))
+        && !join.on.iter().any(|(left, _)| left.try_as_col().is_some_and(|column| column.name == OCCURRENCE))
 }
 
 /// Rows that occur several times meet as often as they do on both sides: the first with the first, and so on.
@@ -98,9 +102,8 @@ pub fn counted(join: Join) -> DfResult<LogicalPlan> {
 }
 
 fn numbered(input: &Arc<LogicalPlan>) -> DfResult<(LogicalPlan, Column)> {
-    const NAME: &str = "__occurrence";
     let columns = input.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
-    let number = row_number().partition_by(columns).build()?.alias(NAME);
+    let number = row_number().partition_by(columns).build()?.alias(OCCURRENCE);
     let plan = LogicalPlanBuilder::from(input.as_ref().clone()).window(vec![number])?.build()?;
-    Ok((plan, Column::new_unqualified(NAME)))
+    Ok((plan, Column::new_unqualified(OCCURRENCE)))
 }

@@ -370,9 +370,28 @@ fn name_outputs(query: &mut Query) {
             taken.push(name);
         }
     }
-    if matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if !groups.is_empty()) {
-        select.projection.iter_mut().for_each(hide_column);
+    let is_sorted = query.order_by.is_some();
+    let SetExpr::Select(select) = leftmost(&mut query.body) else { return };
+    let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return };
+    // DISTINCT finds what it is sorted by among the columns only.
+    if groups.is_empty() || (select.distinct.is_some() && is_sorted) {
+        return;
     }
+    for group in groups {
+        if let Some(item) = position_of(group).and_then(|at| select.projection.get(at)) {
+            match item {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => *group = expr.clone(),
+                _ => {}
+            }
+        }
+    }
+    select.projection.iter_mut().for_each(hide_column);
+}
+
+/// The place in the select list that `GROUP BY 1` means.
+fn position_of(group: &Expr) -> Option<usize> {
+    let Expr::Value(ast::ValueWithSpan { value: Value::Number(digits, _), .. }) = group else { return None };
+    digits.to_string().parse::<usize>().ok()?.checked_sub(1)
 }
 
 /// A column as an expression: the planner takes those that a derived table was grouped by to determine its other columns, also
@@ -383,7 +402,11 @@ fn hide_column(item: &mut SelectItem) {
         SelectItem::ExprWithAlias { expr, alias } => (expr, Some(alias)),
         _ => return,
     };
-    let name = match expr {
+    let mut column = expr;
+    while let Expr::Nested(inner) = column {
+        column = inner;
+    }
+    let name = match column {
         Expr::Identifier(name) => Some(name),
         Expr::CompoundIdentifier(names) => names.last(),
         _ => None,

@@ -83,18 +83,22 @@ fn same_keys(
     for (left, right) in left.iter().zip(right) {
         let (l, ty, l_nullable) = typed(left, left_schema)?;
         let (r, _, r_nullable) = typed(right, right_schema)?;
-        if !l_nullable && !r_nullable {
-            same.push(l.eq(r));
-        } else if let Ok(filler) = ScalarValue::new_default(&ty) {
-            let filled = |key: Expr| coalesce(vec![key, Expr::Literal(filler.clone(), None)]);
-            same.push(filled(l.clone()).eq(filled(r.clone())));
-            same.push(l.is_null().eq(r.is_null()));
-        } else {
-            let both_null = l.clone().is_null().and(r.clone().is_null());
-            same.push(l.eq(r).or(both_null));
-        }
+        same.extend(same_values(l, r, l_nullable || r_nullable, &ty));
     }
     Ok(same)
+}
+
+/// That two values of a type are equal, or both NULL, as equalities that a join can look up.
+pub fn same_values(l: Expr, r: Expr, is_nullable: bool, ty: &DataType) -> Vec<Expr> {
+    if !is_nullable {
+        return vec![l.eq(r)];
+    }
+    let Ok(filler) = ScalarValue::new_default(ty) else {
+        let both_null = l.clone().is_null().and(r.clone().is_null());
+        return vec![l.eq(r).or(both_null)];
+    };
+    let filled = |value: Expr| coalesce(vec![value, Expr::Literal(filler.clone(), None)]);
+    vec![filled(l.clone()).eq(filled(r.clone())), l.is_null().eq(r.is_null())]
 }
 
 impl Unnester {

@@ -378,11 +378,9 @@ fn name_outputs(query: &mut Query) {
         return;
     }
     for group in groups {
-        if let Some(item) = position_of(group).and_then(|at| select.projection.get(at)) {
-            match item {
-                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => *group = expr.clone(),
-                _ => {}
-            }
+        let item = position_of(group).and_then(|at| select.projection.get(at));
+        if let Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item {
+            *group = expr.clone();
         }
     }
     select.projection.iter_mut().for_each(hide_column);

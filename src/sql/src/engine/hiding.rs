@@ -1,7 +1,7 @@
-//! What is constant below a node and not above it: columns of the sides of outer joins that are filled up with NULLs, and
-//! columns that some of several grouping sets leave out.
+//! What holds below a node and not above it: that columns are constant on a side of an outer join that is filled up with
+//! NULLs; that columns are constant, equal or in order below grouping sets, of which some leave them out.
 //!
-//! The engine takes them to be constant above too, and then leaves them out of ORDER BY, or takes rows to be grouped already: a
+//! The engine takes it to hold above too, and then leaves columns out of ORDER BY, or takes rows to be grouped already: a
 //! wrong order, or several rows for one group. So below such a node stands one that says nothing of its rows. It stays in the
 //! plan, also at the storages, because the nodes above ask again whenever a plan is put together.
 

@@ -1,8 +1,8 @@
 //! Filters that are pushed down, in the one form that the engine's rule reads rightly.
 //!
 //! On its way down a filter meets others. Where two of them say `column = constant` in different ways (`'a' = x` beside
-//! `x = 'a'`, 0 beside -0), the engine's rule takes them for contradictions, and the rows are lost; of two that bound a column it keeps one,
-//! also when the other compares with NULL. Constants may come to where columns were at any step, so each filter is put in
+//! `x = 'a'`, 0 beside -0), the engine's rule takes them for contradictions, and the rows are lost; of two that bound a
+//! column it keeps one, also when the other compares with NULL. Constants may come to where columns were at any step, so each filter is put in
 //! order right before the rule looks at it.
 
 use datafusion::common::tree_node::Transformed;
@@ -33,6 +33,9 @@ impl OptimizerRule for PushedInOrder {
         while let LogicalPlan::Filter(filter) = at {
             if let Some(predicate) = in_order(&filter.predicate) {
                 filter.predicate = predicate;
+            }
+            if !matches!(&*filter.input, LogicalPlan::Filter(_)) {
+                break;
             }
             at = Arc::make_mut(&mut filter.input);
         }

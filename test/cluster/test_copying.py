@@ -80,8 +80,10 @@ def test_what_is_not_there_is_refused(cluster):
 
 
 def test_an_instance_that_lost_its_data_never_goes_on_with_its_masters_log(workshop):
-    """It keeps its identity, and dies when it has a copy in which Raft's rows are still its master's. Raft counts on its log
-    under its old number: it takes another."""
+    """It keeps its identity, and dies when it has a copy in which Raft's rows are still its master's.
+
+    Raft counts on its log under its old number: it takes another.
+    """
     failpoint = workshop.folder / "failpoint"
     cluster = workshop.cluster(2, replication_factor=2, env={"PICODATA_FAILPOINTS": str(failpoint)}).start()
     cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
@@ -104,4 +106,21 @@ def test_an_instance_that_lost_its_data_never_goes_on_with_its_masters_log(works
     assert replica.log().count("bytes came from") == 3
     now = {i["name"]: i["raft_id"] for i in replica.status()["instances"]}
     assert now[replica.name] != numbers[replica.name]
+    assert replica.eval("return box.space.t:count()")[0] == ROWS
+
+
+def test_a_newcomer_that_asks_again_is_given_the_same_snapshot(workshop):
+    failpoint = workshop.folder / "failpoint"
+    cluster = workshop.cluster(1, replication_factor=2, env={"PICODATA_FAILPOINTS": str(failpoint)}).start()
+    master = cluster[0]
+    master.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    master.call("crud.insert_many", "t", [[key, key] for key in range(ROWS)])
+    failpoint.write_text("copy.written exit")
+    replica = cluster.add().start()
+    assert replica.process.wait(60) == 137
+    replica.disconnect()
+    replica.start()
+    cluster.wait_whole()
+    cluster.wait_in_sync()
+    assert master.log().count("is made for newcomers") == 1
     assert replica.eval("return box.space.t:count()")[0] == ROWS

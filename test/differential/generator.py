@@ -270,8 +270,13 @@ class Generator:
     # Whole queries
 
     def _from(self):
-        table, alias = self.random.choice(self.tables), self._alias()
-        text, scope = f"{table.name} {alias}", [(alias, table.columns)]
+        if self.random.random() < 0.1:
+            alias = self._alias()
+            derived, columns = self._derived()
+            text, scope = f"({derived}) AS {alias}", [(alias, columns)]
+        else:
+            table, alias = self.random.choice(self.tables), self._alias()
+            text, scope = f"{table.name} {alias}", [(alias, table.columns)]
         for _ in range(self.random.choice([0, 0, 1, 1, 2])):
             relation, second, columns = self._relation(scope)
             lateral = relation.startswith("LATERAL")
@@ -314,14 +319,41 @@ class Generator:
             table = self.random.choice(self.tables)
             return f"{table.name} {alias}", alias, table.columns
         lateral = pick > 0.93
-        outer = scope if lateral else ()
-        source, inner = self._source(outer, 1)
-        columns = [Column("n", "number"), Column("s", "text")]
-        text = f"SELECT {self.value('number', inner, 2)} AS n, {self.value('text', inner, 2)} AS s FROM {source}{self._where(inner, outer, 2)}"
-        if self.random.random() < 0.3:
+        text, columns = self._derived(scope if lateral else ())
+        return f"{'LATERAL ' if lateral else ''}({text}) AS {alias}", alias, columns
+
+    def _derived(self, outer=()):
+        """A derived table: its text and its columns, some of which keep the names that they have in their tables."""
+        pick = self.random.random()
+        if pick < 0.25:
+            source, inner = self._source(outer, 1)
             group = self.column("number", inner)
             text = f"SELECT {group} AS n, CAST(count(*) AS TEXT) AS s FROM {source}{self._where(inner, outer, 2)} GROUP BY {group}"
-        return f"{'LATERAL ' if lateral else ''}({text}) AS {alias}", alias, columns
+            return text, [Column("n", "number"), Column("s", "text")]
+        kinds = [self.random.choice(["number", "number", "text", "date"]) for _ in range(self.random.randint(1, 3))]
+        text, columns = self._arm(kinds, outer)
+        if pick < 0.6:
+            for _ in range(self.random.choice([1, 1, 2])):
+                word = self.random.choice(["UNION ALL", "UNION ALL", "UNION ALL", "UNION", "EXCEPT", "INTERSECT"])
+                text = f"({text}) {word} ({self._arm(kinds, outer)[0]})"
+        elif pick < 0.7:
+            text = text.replace("SELECT", "SELECT DISTINCT", 1)
+        elif pick < 0.75:
+            text += f" ORDER BY {', '.join(str(n + 1) for n in range(len(columns)))} LIMIT {self.random.randint(0, 4)}"
+        return text, columns
+
+    def _arm(self, kinds, outer):
+        """A SELECT of a column of each kind."""
+        source, inner = self._source(outer, 1)
+        items, columns = [], []
+        for n, kind in enumerate(kinds):
+            column = self.column(kind, inner) if self.random.random() < 0.6 else None
+            name = column.split(".")[1] if column else f"n{n}"
+            if any(name == other.name for other in columns):
+                column, name = None, f"n{n}"
+            items.append(column or f"{self.value(kind, inner, 2)} AS {name}")
+            columns.append(Column(name, kind))
+        return f"SELECT {', '.join(items)} FROM {source}{self._where(inner, outer, 2)}", columns
 
     def query(self):
         """A query, and whether its rows come in a fixed order."""

@@ -1,11 +1,14 @@
 //! Set operations where the engine's differ from the standard's: types that do not go together, texts with marks, and ALL.
+//!
+//! The inputs of a UNION have the names of its columns. Where one input is left, or a UNION is part of another, the engine
+//! reads inputs by these names, and takes a column of a table further below for one that an input calls otherwise.
 
 use super::errors::wrap;
 use super::functions::{convert, trim_padding};
 use super::meaning::kind_of;
 use super::types::mark_of;
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{Column, JoinType, NullEquality};
+use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::{Column, JoinType, NullEquality, TableReference};
 use datafusion::error::Result as DfResult;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 /// The number of a row among those that are equal.
 const OCCURRENCE: &str = "__occurrence";
 
-/// UNION with columns that mean the same, and are of the same type, in all its inputs.
+/// UNION with columns that mean the same, are of the same type and have the same names in all its inputs.
 ///
 /// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare.
 pub fn united(union: Union) -> DfResult<Union> {
@@ -43,32 +46,50 @@ pub fn united(union: Union) -> DfResult<Union> {
         types.push(of_fields.reduce(|a, b| type_union_coercion(&a?, &b?)).flatten());
     }
     // Made anew, as its schema does not follow its inputs'.
-    let is_alike = |input: &Arc<LogicalPlan>| {
-        let fields = input.schema().fields();
-        fields.iter().zip(&types).all(|(field, ty)| ty.as_ref().is_none_or(|ty| ty == field.data_type()))
-    };
-    if !mixed.contains(&true) && union.inputs.iter().all(is_alike) {
-        return Union::try_new_with_loose_types(union.inputs);
-    }
-    let inputs = union.inputs.iter().map(|input| alike(input, &mixed, &types)).collect::<DfResult<Vec<_>>>()?;
+    let columns: Vec<Wanted> = union
+        .schema
+        .fields()
+        .iter()
+        .zip(mixed)
+        .zip(types)
+        .map(|((field, is_mixed), ty)| Wanted { name: field.name(), is_mixed, ty })
+        .collect();
+    let inputs = union.inputs.iter().map(|input| alike(input, &columns)).collect::<DfResult<Vec<_>>>()?;
     Union::try_new_with_loose_types(inputs)
 }
 
-/// The input with the columns that are `mixed` as plain texts, and the others of these types.
-fn alike(input: &Arc<LogicalPlan>, mixed: &[bool], types: &[Option<DataType>]) -> DfResult<Arc<LogicalPlan>> {
-    let exprs = input.schema().iter().zip(mixed).zip(types).map(|(((qualifier, field), is_mixed), ty)| {
+/// What a column of a UNION is to be in each input.
+struct Wanted<'a> {
+    name: &'a str,
+    /// A plain text, without a mark.
+    is_mixed: bool,
+    ty: Option<DataType>,
+}
+
+impl Wanted<'_> {
+    fn of(&self, qualifier: Option<&TableReference>, field: &FieldRef) -> Expr {
         let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-        let plain = match (is_mixed, mark_of(field)) {
-            (false, _) | (true, None) => match ty {
-                Some(ty) if ty != field.data_type() => cast(column, ty.clone()),
-                _ => return column,
-            },
+        let plain = match (self.is_mixed, mark_of(field)) {
             (true, Some(ColumnType::Char { .. })) => trim_padding(column),
             (true, Some(_)) => convert::convert_to(column, ColumnType::Text),
+            _ => match &self.ty {
+                Some(ty) if ty != field.data_type() => cast(column, ty.clone()),
+                _ if qualifier.is_none() && field.name() == self.name => return column,
+                _ => column,
+            },
         };
-        plain.alias_qualified(qualifier.cloned(), field.name())
-    });
-    let exprs: Vec<Expr> = exprs.collect();
+        plain.alias(self.name)
+    }
+}
+
+/// The input with these columns; as it is when it has them.
+fn alike(input: &Arc<LogicalPlan>, columns: &[Wanted]) -> DfResult<Arc<LogicalPlan>> {
+    let fields = input.schema().iter();
+    let exprs: Vec<Expr> =
+        fields.zip(columns).map(|((qualifier, field), wanted)| wanted.of(qualifier, field)).collect();
+    if exprs.iter().all(|expr| matches!(expr, Expr::Column(_))) {
+        return Ok(input.clone());
+    }
     LogicalPlanBuilder::from(input.as_ref().clone()).project(exprs)?.build().map(Arc::new)
 }
 

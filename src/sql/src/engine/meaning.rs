@@ -327,18 +327,42 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
     let Some((first, _)) = pairs.first().cloned() else {
         return Ok(Expr::InList(InList::new(Box::new(expr), Vec::new(), negated)));
     };
-    let list: Vec<Expr> = pairs.iter().map(|(_, item)| item.clone()).collect();
     let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty.is_floating());
-    let is_of_floats = is_float(&first) || list.iter().any(is_float);
-    let is_constant = list.iter().all(|item| matches!(item, Expr::Literal(..)));
-    if pairs.iter().all(|(side, _)| *side == first) && (is_constant || !is_of_floats) {
-        let is_double =
-            std::iter::once(&first).chain(&list).any(|e| matches!(e.get_type(schema), Ok(DataType::Float64)));
+    let is_of_floats = is_float(&first) || pairs.iter().any(|(_, item)| is_float(item));
+    let is_double = std::iter::once(&first)
+        .chain(pairs.iter().map(|(_, item)| item))
+        .any(|e| matches!(e.get_type(schema), Ok(DataType::Float64)));
+    let stays = |(side, item): &(Expr, Expr)| {
+        let is_constant = matches!(item, Expr::Literal(..));
+        *side == first && (is_constant || !is_of_floats && !differs_by_row(item))
+    };
+    let (listed, apart): (Vec<_>, Vec<_>) = pairs.into_iter().partition(stays);
+    let mut any: Vec<Expr> = apart.into_iter().map(|(side, item)| side.eq(item)).collect();
+    if !listed.is_empty() {
+        let list = listed.into_iter().map(|(_, item)| item).collect();
         let list = if is_of_floats { both_zeros(list, is_double) } else { list };
-        return Ok(Expr::InList(InList::new(Box::new(first), list, negated)));
+        if any.is_empty() {
+            return Ok(Expr::InList(InList::new(Box::new(first), list, negated)));
+        }
+        any.push(Expr::InList(InList::new(Box::new(first), list, false)));
     }
-    let any = pairs.into_iter().map(|(side, item)| side.eq(item)).reduce(Expr::or).unwrap_or(lit(false));
+    let any = any_of(any);
     Ok(if negated { Expr::Not(Box::new(any)) } else { any })
+}
+
+/// Whether a member of a list is one for each row. The engine evaluates lists without a row, and takes what a CASE is then for
+/// a constant.
+fn differs_by_row(item: &Expr) -> bool {
+    item.any_column_refs() || item.contains_outer() || item.is_volatile()
+}
+
+/// Conditions of which one is to hold, as a tree that is no deeper than it has to be.
+fn any_of(mut conditions: Vec<Expr>) -> Expr {
+    if conditions.len() > 2 {
+        let rest = conditions.split_off(conditions.len() / 2);
+        return any_of(conditions).or(any_of(rest));
+    }
+    conditions.into_iter().reduce(Expr::or).unwrap_or(lit(false))
 }
 
 /// Constants with the negative zero where there is a zero: to a list of the engine's they differ, to its `=` they do not.

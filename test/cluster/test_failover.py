@@ -2,6 +2,7 @@
 
 import time
 
+import msgpack
 import pytest
 import tarantool
 from harness import wait_until
@@ -68,6 +69,49 @@ def test_a_write_that_nobody_acknowledged_never_comes_back_over_one_that_was(clu
     assert counts[0] == counts[1]
     voters = [i["name"] for i in asked.status()["instances"] if i["voter"]]
     assert len(voters) == 3, voters
+
+
+def with_another(note, **values):
+    """The note of whom an instance followed last, with other values."""
+    return msgpack.packb({**msgpack.unpackb(note), **values})
+
+
+# What happens to the note of an old master with a tail, and whether that is known before its rows are read.
+NOTES = {
+    "kept": (lambda note: note, True),
+    "of a later term": (lambda note: with_another(note, term=1000), False),
+    "of another start of the machine": (lambda note: with_another(note, machine=1), False),
+    "of members that are gone": (lambda note: with_another(note, members=[]), False),
+    "cut off": (lambda note: note[:-2], False),
+    "missing": (lambda note: None, False),
+}
+
+
+@pytest.mark.parametrize("change", NOTES)
+def test_an_old_master_learns_that_it_has_a_tail_before_its_rows_are_read(workshop, change):
+    """Or after that, when what it noted about itself says nothing."""
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster.wait_in_sync()
+    name = cluster[0].status()["replicasets"][0]["name"]
+    old = cluster.master_of(name)
+    others = [i for i in cluster if i is not old]
+    write_a_tail(old, others, 1, 1)
+    old.kill()
+    note = old.folder / "data" / "picodata.followed"
+    edit, is_early = NOTES[change]
+    edited = edit(note.read_bytes())
+    note.unlink()
+    if edited is not None:
+        note.write_bytes(edited)
+    wait_until(lambda: others[0].in_sync(name) == {i.name for i in others}, "another master")
+    before = len(old.log())
+    old.start()
+    wait_until(lambda: others[0].in_sync(name) == {i.name for i in cluster}, "the old master to be in sync again")
+    until_thrown_away = old.log()[before:].split("throws its data away")[0]
+    assert ("recovery start" not in until_thrown_away) == is_early
+    assert old.sql("SELECT count(*) FROM t") == [[0]]
+    wait_until(lambda: all(i["voter"] for i in old.status()["instances"]), "all to vote again")
 
 
 def test_a_master_that_comes_back_with_nothing_but_what_was_kept_keeps_its_data(cluster):

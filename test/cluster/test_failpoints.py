@@ -170,7 +170,11 @@ class Scene:
             behind.start()
         wait_until(self.are_in_sync, "the one that was behind to be in sync", 10)
 
-    def write_a_tail(self):
+    def write_a_tail_without_note(self):
+        """It learns from its rows alone that it has a tail."""
+        self.write_a_tail(is_noted=False)
+
+    def write_a_tail(self, is_noted=True):
         """A master with a row that nobody else has dies, comes back, and throws its data away."""
         name, master, replica = self.pair()
         replica.eval("box.cfg{replication = {}}")
@@ -181,6 +185,8 @@ class Scene:
             while box.info.lsn == before do require('fiber').sleep(0.001) end"""
         )
         master.kill()
+        if not is_noted:
+            (master.folder / "data" / "picodata.followed").unlink()
         wait_until(lambda: self.record(name)["master"] == replica.name, "the replica to be master")
         master.start()
         wait_until(self.are_in_sync, "the old master to be in sync", 20)
@@ -200,14 +206,16 @@ class Scene:
 
 DEEDS = {
     "ack": Scene.restart_a_replica,
-    "anew": Scene.write_a_tail,
+    "anew": Scene.write_a_tail_without_note,
     "apply": Scene.change_a_setting,
     "compact": Scene.fill_the_log,
     "copy": Scene.write_a_tail,
     "depose": Scene.pause_a_master,
+    "early": Scene.write_a_tail,
     "fence": Scene.switch_over,
     "follow": Scene.switch_over,
     "governor": Scene.kill_the_leader,
+    "history": Scene.write_a_tail,
     "join": Scene.write_a_tail,
     "lead": Scene.switch_over,
     "move": Scene.move_buckets,

@@ -6,9 +6,12 @@
 pub mod address;
 pub mod config;
 pub mod discovery;
+pub mod followed;
 pub mod identity;
+pub mod log_file;
 
 pub use address::Address;
 pub use config::Config;
 pub use discovery::{Answer, Decision, Discovery, Hello};
+pub use followed::Followed;
 pub use identity::Identity;

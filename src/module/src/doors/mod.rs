@@ -44,6 +44,7 @@ pub fn open() {
     door::register(table::DOOR, table::serve);
     door::register(facts::DOOR, facts::serve);
     door::register(lineage::FOLLOW_DOOR, lineage::serve_follow);
+    door::register(lineage::HISTORY_DOOR, lineage::serve_history);
     door::register(lineage::FENCE_DOOR, lineage::serve_fence);
     door::register(lineage::ROOM_DOOR, lineage::serve_make_room);
     door::register(governing::SCHEMA_DOOR, governing::serve_apply_schema);

@@ -1,7 +1,7 @@
 //! Doors by which the leader says whom this instance follows: nobody from now on (`fence`), or the master of a term
 //! (`follow`), for which a place has to be free among the host's numbers (`make_room`).
 
-use super::{check, clock, replicaset};
+use super::{check, clock, note, replicaset};
 use crate::governing;
 use crate::host::{Call, Deadline, IteratorKind, Space, failpoint, fiber, space};
 use crate::node::{self, Node};
@@ -72,7 +72,7 @@ pub fn serve_follow(call: &mut Call<'_>) -> Result<()> {
         disk::write_mark(disk::FENCE_KEY, term)?;
         failpoint::reach("follow.marked");
         let rows = check(node)?;
-        node.lineage.note(term)?;
+        note(node, term)?;
         failpoint::reach("follow.noted");
         pull(node, &rows, &addresses)?;
         *node.facts.follows.borrow_mut() = wanted;

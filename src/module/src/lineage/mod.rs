@@ -2,18 +2,22 @@
 //!
 //! An instance notes the last term whose master it followed or was. Before it follows the master of a later term it stops
 //! following anybody, and compares its rows with what the changes of master since then have kept. When it has others it is
-//! stray: it follows nobody, is never ready, and begins anew without data as soon as it has no vote (`anew`).
+//! stray: it follows nobody, is never ready, and begins anew without data as soon as it has no vote (`anew`). At a start it
+//! asks the others for the changes of master before it reads its rows (`history`, `start::early`).
 //!
 //! Following can also end because a row could not be read or applied. The host leaves it at that; here it is begun again, and
 //! an instance that fails again and again begins anew too.
 
 mod anew;
 mod follow;
+mod history;
 
+use crate::bridge;
 use crate::host::{Deadline, Event, Exclusive, clock, failpoint, fiber};
 use crate::node::Node;
 use crate::raft::disk;
-use crate::start::lua;
+use crate::start::{self, folder, lua};
+use boot::Followed;
 use catalog::{Replicaset, State};
 use model::{Code, Error, Result};
 use replication::Kept;
@@ -25,6 +29,7 @@ pub use follow::{
     FENCE_DOOR, FOLLOW_DOOR, ROOM_DOOR, SPACE_OF_MEMBERS, fence_args, follow_args, make_room, numbers, serve_fence,
     serve_follow, serve_make_room,
 };
+pub use history::{HISTORY_DOOR, HistoryAnswer, HistoryRequest, serve_history};
 
 /// How often following is begun again in a row, with which pause, before the instance begins anew.
 const REPAIRS_MAX: u32 = 5;
@@ -39,6 +44,10 @@ pub struct Lineage {
     seen: Cell<u64>,
     /// Why its rows are not of the replicaset's history.
     stray: RefCell<Option<String>>,
+    /// How many instances the catalog knew at its last change.
+    members: Cell<usize>,
+    /// What the note beside the storage says.
+    followed: RefCell<Option<Followed>>,
     /// Changes of whom it follows.
     work: Rc<Exclusive>,
     /// Why following has ended, while it should go on; how often in a row that was, and when it is begun again.
@@ -55,6 +64,8 @@ impl Lineage {
         Ok(Self {
             seen: Cell::new(disk::read_mark(disk::SEEN_KEY)?.max(joined_in)),
             stray: RefCell::new(None),
+            members: Cell::new(0),
+            followed: RefCell::new(None),
             work: Exclusive::new("another change of replication")?,
             failure: RefCell::new(None),
             repairs: Cell::new(0),
@@ -85,15 +96,33 @@ impl Lineage {
             self.wake();
         }
     }
+}
 
-    /// Notes that this instance follows, or is, the master of a term; on disk before anything comes of it.
-    fn note(&self, term: u64) -> Result<()> {
-        if term > self.seen.get() {
-            disk::write_mark(disk::SEEN_KEY, term)?;
-            self.seen.set(term);
-        }
-        Ok(())
+/// Notes that this instance follows, or is, the master of a term; on disk before anything comes of it.
+fn note(node: &Node, term: u64) -> Result<()> {
+    let seen = &node.lineage.seen;
+    if term > seen.get() {
+        // The next start may know of a later term than the data does, not of an earlier one.
+        keep_followed(node, term)?;
+        disk::write_mark(disk::SEEN_KEY, term)?;
+        seen.set(term);
     }
+    Ok(())
+}
+
+/// Has the note beside the storage say this term, and where the other members are now. Yields.
+fn keep_followed(node: &Node, term: u64) -> Result<()> {
+    let state = node.state();
+    let others = state.topology.instances.values().filter(|other| other.name != node.me.name && other.stays());
+    let members = others.filter_map(|other| other.address.parse().ok()).collect();
+    let followed = Followed { term: term.max(node.lineage.seen.get()), machine: start::machine()?, members };
+    if node.lineage.followed.borrow().as_ref() == Some(&followed) {
+        return Ok(());
+    }
+    let (path, written) = (start::data_folder()?, followed.clone());
+    bridge::run(Deadline::NEVER, async move { folder::keep_followed(&path, &written) })?;
+    *node.lineage.followed.borrow_mut() = Some(followed);
+    Ok(())
 }
 
 /// Starts the fiber that looks for a tail when the replicaset has changed its master.
@@ -121,7 +150,9 @@ pub fn start(node: &'static Node) -> Result<()> {
 /// The catalog changed.
 pub fn on_change(node: &'static Node, state: &State) {
     let lineage = &node.lineage;
-    if replicaset(node, state).is_some_and(|replicaset| replicaset.history.is_past(lineage.seen.get())) {
+    let is_past = replicaset(node, state).is_some_and(|replicaset| replicaset.history.is_past(lineage.seen.get()));
+    let members = state.topology.instances.len();
+    if lineage.members.replace(members) != members || is_past {
         lineage.wake();
     }
 }
@@ -133,6 +164,10 @@ fn look(node: &'static Node) -> Result<()> {
         return Ok(());
     }
     if !node.lineage.is_stray() {
+        if let Err(error) = node.lineage.work.run(Deadline::NEVER, || keep_followed(node, 0)) {
+            // What it says already is true, and late.
+            log::warn!("lineage: {error}");
+        }
         repair(node)?;
     }
     if !node.lineage.is_stray() {
@@ -208,7 +243,7 @@ pub fn lead(node: &Node, term: u64) -> Result<()> {
     node.lineage.work.run(Deadline::NEVER, || {
         failpoint::reach("lead.begins");
         follow_nobody(node, term)?;
-        node.lineage.note(term)?;
+        note(node, term)?;
         failpoint::reach("lead.noted");
         Ok(())
     })

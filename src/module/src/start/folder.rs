@@ -1,6 +1,7 @@
-//! The data folder of an instance: its lock, its identity file, and whether storage was ever made in it.
+//! The data folder of an instance: its lock, the files beside its storage, and whether storage was ever made in it.
 
 use boot::identity::{FILE_NAME, Identity};
+use boot::{Followed, followed};
 use model::{Code, Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -90,6 +91,17 @@ impl Folder {
         write().map_err(|e| self.failed("writing the identity", &e))
     }
 
+    /// The note about whom the instance followed last; None where there is none that can be read.
+    pub fn followed(&self) -> Option<Followed> {
+        fs::read(self.path.join(followed::FILE_NAME)).ok().and_then(|bytes| Followed::from_bytes(&bytes))
+    }
+
+    /// The host's last log, if there is one: its name is a number, and grows.
+    pub fn last_log(&self) -> Result<Option<PathBuf>> {
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|ext| ext == LOG_EXTENSION);
+        Ok(self.files_of_storage()?.into_iter().filter(is_log).max())
+    }
+
     /// Whether the host ever finished making its storage here.
     pub fn has_storage(&self) -> Result<bool> {
         let is_whole = |path: &PathBuf| path.extension().is_some_and(|ext| ext == "snap" || ext == LOG_EXTENSION);
@@ -108,7 +120,10 @@ impl Folder {
         for file in self.files_of_storage()? {
             fs::remove_file(&file).map_err(|e| self.failed("clearing", &e))?;
         }
-        Ok(())
+        match fs::remove_file(self.path.join(followed::FILE_NAME)) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed("clearing", &e)),
+            _ => Ok(()),
+        }
     }
 
     fn files_of_storage(&self) -> Result<Vec<PathBuf>> {
@@ -143,4 +158,12 @@ impl Folder {
     fn failed(&self, what: &str, e: &std::io::Error) -> Error {
         Error::new(Code::Storage, format!("data_dir {}: {what}: {e}", self.path.display()))
     }
+}
+
+/// Replaces the note about whom the instance in this folder follows, whole or not at all.
+pub fn keep_followed(path: &Path, followed: &Followed) -> Result<()> {
+    let bytes = followed.to_bytes()?;
+    let (name, temporary) = (path.join(followed::FILE_NAME), path.join(format!("{}.new", followed::FILE_NAME)));
+    let kept = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &name));
+    kept.map_err(|e| Error::new(Code::Storage, format!("{} can not be written: {e}", name.display())))
 }

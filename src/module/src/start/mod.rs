@@ -4,6 +4,7 @@
 //! storage as the replicaset demands, and starts Raft. It returns when the cluster has taken the instance in.
 
 mod discover;
+mod early;
 pub mod folder;
 pub mod join;
 pub mod lua;
@@ -119,6 +120,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
             drop(Listener::bind(&config.listen.to_string(), Deadline::after(BIND_TIMEOUT))?);
+            if let Some(anew) = early::anew_if_stray(&config, folder, &identity) {
+                return run(config, folder, anew);
+            }
             identity
         }
         Stage::WithoutLog { .. } if !folder.has_storage()? => {
@@ -356,7 +360,7 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
 }
 
 /// A number that differs from one start of this machine to the next.
-fn machine() -> Result<u64> {
+pub fn machine() -> Result<u64> {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let id = read.map_err(|e| Error::new(Code::Storage, format!("the id of the machine's start: {e}")))?;
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(15).collect();

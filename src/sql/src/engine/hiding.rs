@@ -4,15 +4,21 @@
 //! The engine takes it to hold above too, and then leaves columns out of ORDER BY, or takes rows to be grouped already: a
 //! wrong order, or several rows for one group. So below such a node stands one that says nothing of its rows. It stays in the
 //! plan, also at the storages, because the nodes above ask again whenever a plan is put together.
+//!
+//! Another stands above a filter with an equality of which one side is a part of the other (`a + b = b`): with it the engine
+//! does not recognise an order that it has made itself.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::BinaryExpr;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, split_conjunction};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::{
@@ -29,10 +35,14 @@ pub struct HideConstants;
 impl PhysicalOptimizerRule for HideConstants {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> DfResult<Arc<dyn ExecutionPlan>> {
         let optimized = plan.transform_up(|node| {
+            if has_tangled_equality(&*node)? {
+                return Ok(Transformed::yes(Arc::new(HidingExec::new(node)) as Arc<dyn ExecutionPlan>));
+            }
             let mut is_changed = false;
             let children = node.children().into_iter().zip(loses_constants(&*node)).map(|(child, loses)| {
-                // Grouping sets lose orders and equal columns too.
-                let is_harmless = child.equivalence_properties().constants().is_empty() && !node.is::<AggregateExec>();
+                // Other rules move nodes, and then more is known of a side of a join; of a scan nothing ever is. Grouping sets lose
+                // orders too, which a scan has.
+                let is_harmless = child.children().is_empty() && !node.is::<AggregateExec>();
                 if !loses || is_harmless {
                     return child.clone();
                 }
@@ -56,6 +66,21 @@ impl PhysicalOptimizerRule for HideConstants {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Whether a filter takes an expression to be equal to a part of it.
+fn has_tangled_equality(node: &dyn ExecutionPlan) -> DfResult<bool> {
+    let Some(filter) = node.downcast_ref::<FilterExec>() else { return Ok(false) };
+    for conjunct in split_conjunction(filter.predicate()) {
+        let Some(equality) = conjunct.downcast_ref::<BinaryExpr>().filter(|binary| *binary.op() == Operator::Eq) else {
+            continue;
+        };
+        let (left, right) = (equality.left(), equality.right());
+        if left.exists(|part| Ok(part == right))? || right.exists(|part| Ok(part == left))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// For each input, whether its columns can be NULL in the rows of the node wherever they are not in the input's.

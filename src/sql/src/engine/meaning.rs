@@ -333,8 +333,12 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
         .chain(pairs.iter().map(|(_, item)| item))
         .any(|e| matches!(e.get_type(schema), Ok(DataType::Float64)));
     let stays = |(side, item): &(Expr, Expr)| {
-        let is_constant = matches!(item, Expr::Literal(..));
-        *side == first && (is_constant || !is_of_floats && !differs_by_row(item))
+        let fits = match item {
+            // Of two lists about the same the engine makes one, as if NULL were a value.
+            Expr::Literal(value, _) => !value.is_null(),
+            item => !is_of_floats && !differs_by_row(item),
+        };
+        *side == first && fits
     };
     let (listed, apart): (Vec<_>, Vec<_>) = pairs.into_iter().partition(stays);
     let mut any: Vec<Expr> = apart.into_iter().map(|(side, item)| side.eq(item)).collect();

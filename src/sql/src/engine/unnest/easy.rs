@@ -2,11 +2,12 @@
 
 use super::free::{free, subquery_of};
 use super::push::counts;
-use datafusion::common::JoinType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use std::collections::HashSet;
 
 /// Whether an expression has a subquery at its own level.
 pub fn has_subquery(expr: &Expr) -> bool {
@@ -57,7 +58,30 @@ fn is_correlated(plan: &LogicalPlan) -> bool {
 
 /// Rows of tables, joined, filtered and projected; only the filters look outside.
 fn is_selection(plan: &LogicalPlan) -> bool {
-    is_made_of(plan, &|predicate| !has_subquery(predicate))
+    is_made_of(plan, &|predicate| !has_subquery(predicate)) && are_told_apart(plan)
+}
+
+/// Whether the columns that come out of a subquery, or are compared with those outside, have names of their own: the engine
+/// gives all of them one qualifier, and takes `x.id` for `y.id`.
+fn are_told_apart(plan: &LogicalPlan) -> bool {
+    have_own_names(plan, plan.schema().columns().into_iter().collect())
+}
+
+/// The same of those alone that are compared with columns outside.
+fn are_ties_told_apart(plan: &LogicalPlan) -> bool {
+    have_own_names(plan, HashSet::new())
+}
+
+fn have_own_names(plan: &LogicalPlan, mut columns: HashSet<Column>) -> bool {
+    let walked = plan.apply(|node| {
+        if let LogicalPlan::Filter(filter) = node {
+            let ties = split_conjunction(&filter.predicate).into_iter().filter(|conjunct| conjunct.contains_outer());
+            columns.extend(ties.flat_map(Expr::column_refs).cloned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let names: HashSet<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    walked.is_ok() && names.len() == columns.len()
 }
 
 fn is_made_of(plan: &LogicalPlan, filter: &dyn Fn(&Expr) -> bool) -> bool {
@@ -95,6 +119,7 @@ fn is_tied_aggregate(plan: &LogicalPlan) -> bool {
                 && !aggregate.aggr_expr.iter().any(counts)
                 && aggregate.aggr_expr.iter().all(is_inside)
                 && is_made_of(&aggregate.input, &|predicate| split_conjunction(predicate).into_iter().all(is_tie))
+                && are_ties_told_apart(&aggregate.input)
         }
         _ => false,
     }

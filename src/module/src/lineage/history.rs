@@ -1,0 +1,81 @@
+//! `picodata.peer.history`: what an instance that is about to start has to know to find out whether it is stray, and whether it
+//! may throw its data away.
+
+use crate::host::{Call, Deadline, failpoint};
+use crate::node::{self, Node};
+use crate::start::join::{decode, encode};
+use catalog::InstanceState;
+use model::msgpack::{Reader, write_bin};
+use model::{Code, Error, InstanceName, Result};
+use replication::History;
+use serde::{Deserialize, Serialize};
+
+pub const HISTORY_DOOR: &str = "picodata.peer.history";
+
+/// How long a majority may take to confirm what this member knows.
+const CONFIRM_TIMEOUT_MS: u64 = 1_000;
+/// The longest that an answer waits for the vote to be taken.
+const WAIT_MS_MAX: u64 = 2_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    pub cluster_id: String,
+    pub name: String,
+    pub instance_uuid: String,
+    pub raft_id: u64,
+    /// How long the answer may wait until the instance can be spared.
+    pub wait_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryAnswer {
+    /// The instance's life that the cluster counted last.
+    pub incarnation: u64,
+    /// The changes of master of its replicaset.
+    pub history: History,
+    /// It has no vote, and others have what its replicaset has acknowledged.
+    pub can_be_spared: bool,
+}
+
+/// Answers what a majority knows at the time of the question, or later.
+pub fn serve_history(call: &mut Call<'_>) -> Result<()> {
+    let node = node::get()?;
+    let mut reader = Reader::new(call.args());
+    reader.array_len()?;
+    let request: HistoryRequest = decode(reader.bin()?)?;
+    if request.cluster_id != node.me.cluster_id {
+        let message = format!("this cluster has the id {}, not {}", node.me.cluster_id, request.cluster_id);
+        return Err(Error::new(Code::ForeignCluster, message));
+    }
+    // A vote that this member has not heard of yet would count, and be lost.
+    node.raft.catch_up(Deadline::after_ms(CONFIRM_TIMEOUT_MS))?;
+    failpoint::reach("history.confirmed");
+    let deadline = Deadline::after_ms(request.wait_ms.min(WAIT_MS_MAX));
+    let answer = loop {
+        let answer = answer(node, &request)?;
+        if answer.can_be_spared || deadline.has_passed() {
+            break answer;
+        }
+        node.raft.changed.wait(deadline);
+    };
+    let mut reply = Vec::new();
+    write_bin(&mut reply, &encode(&answer)?);
+    call.reply(&reply)
+}
+
+fn answer(node: &Node, request: &HistoryRequest) -> Result<HistoryAnswer> {
+    let state = node.state();
+    let name = InstanceName(request.name.clone());
+    let instance = state.topology.instance(&name)?;
+    let is_same = instance.uuid == request.instance_uuid && instance.raft_id == request.raft_id;
+    if !is_same || instance.state == InstanceState::Expelled {
+        return Err(Error::new(Code::NoSuchInstance, format!("this instance \"{name}\" is no member any more")));
+    }
+    let replicaset = state.topology.replicaset(&instance.replicaset)?;
+    let is_needed = replicaset.master.as_ref() == Some(&name) || replicaset.in_sync.iter().eq([&name]);
+    Ok(HistoryAnswer {
+        incarnation: instance.incarnation,
+        history: replicaset.history.clone(),
+        can_be_spared: !is_needed && !node.raft.status().membership.is_voter(instance.raft_id),
+    })
+}

@@ -20,7 +20,10 @@ FUNCTIONS = [
     "crud.insert", "crud.insert_many", "crud.replace", "crud.replace_many", "crud.get", "crud.update", "crud.upsert",
     "crud.delete", "crud.select", "crud.count",
 ]  # fmt: skip
-PEER_FUNCTIONS = ["propose", "apply_schema", "batch", "fragment", "raft", "discover", "join", "copy_begin", "copy_read", "history"]
+PEER_FUNCTIONS = [
+    "propose", "apply_schema", "batch", "fragment", "raft", "discover", "join", "copy_begin", "copy_read",
+    "history", "awake",
+]  # fmt: skip
 
 
 def test_guest_can_do_nothing(cluster):

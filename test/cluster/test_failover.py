@@ -81,7 +81,7 @@ NOTES = {
     "kept": (lambda note: note, True),
     "of a later term": (lambda note: with_another(note, term=1000), False),
     "of another start of the machine": (lambda note: with_another(note, machine=1), False),
-    "of members that are gone": (lambda note: with_another(note, members=[]), False),
+    "of nobody, so that the peers are asked": (lambda note: with_another(note, members=[]), True),
     "cut off": (lambda note: note[:-2], False),
     "missing": (lambda note: None, False),
 }

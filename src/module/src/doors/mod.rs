@@ -2,6 +2,7 @@
 //! ask for. Each file opens its own.
 
 pub mod admin;
+pub mod awake;
 pub mod join;
 pub mod raft;
 pub mod recover;
@@ -39,6 +40,7 @@ pub fn open() {
     door::register(propose::DOOR, propose::serve);
     door::register(crate::start::DISCOVER_DOOR, join::serve_discover);
     door::register(crate::start::JOIN_DOOR, join::serve_join);
+    door::register(awake::AWAKE_DOOR, awake::serve);
     door::register(copying::BEGIN_DOOR, copying::serve_begin);
     door::register(copying::READ_DOOR, copying::serve_read);
     door::register(table::DOOR, table::serve);

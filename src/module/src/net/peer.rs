@@ -102,6 +102,15 @@ impl Peer {
         }
     }
 
+    /// The peer is known to be there: connects at once, however often that has failed.
+    pub fn expect(self: &Rc<Self>) {
+        if let State::Down { retry_after, .. } = &mut *self.state.borrow_mut() {
+            *retry_after = Deadline::after_ms(0);
+            self.pause_ms.set(PAUSE_MIN_MS);
+        }
+        self.connect();
+    }
+
     /// The link as it is, or why there is none.
     fn link_now(self: &Rc<Self>) -> Result<Rc<Link>, CallError> {
         if let State::Up(link) = &*self.state.borrow() {

@@ -116,6 +116,10 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let is_rejoining = matches!(identity.stage, Stage::Rejoining { .. });
     let has_lost_log = matches!(identity.stage, Stage::WithoutLog { .. });
     let mut is_copied = false;
+    let others = match &identity.stage {
+        Stage::Rejoining { members, .. } | Stage::WithoutLog { members, .. } => members.clone(),
+        Stage::Joining | Stage::Member { .. } => BTreeSet::new(),
+    };
     let identity = match identity.stage {
         Stage::Member { .. } if folder.has_storage()? => {
             // The host would say so too, but only after it has read all data.
@@ -194,6 +198,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         crate::propose::propose(node, &entry, Deadline::after(ADMISSION_TIMEOUT))?;
     }
     failpoint::reach("start.assembled");
+    let state = node.state();
+    let known = state.topology.instances.values().filter_map(|instance| instance.address.parse().ok());
+    doors::awake::tell(node, node.config.peers.iter().cloned().chain(known).chain(others).collect());
     announce(node, is_founder)?;
     failpoint::reach("start.announced");
     log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);

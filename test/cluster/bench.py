@@ -255,10 +255,14 @@ def measure_cluster(folder):
 
 
 def measure_replication(folder, seconds):
-    """Writes to one master: each in its replica's log before it is answered, or in its own alone; in turns."""
+    """Writes to one master: each in its replica's log before it is answered, or in its own alone; in turns.
+
+    Also at which rate they arrive at the replica, which may be behind when the last one is answered.
+    """
     cluster = Cluster(folder, 2, replication_factor=2, memtx_memory=1 << 30).start()
     try:
         master = cluster.master_of(cluster[0].status()["replicasets"][0]["name"])
+        replica = next(i for i in cluster if i is not master)
         let_guest_in([master])
         for durability in DURABILITIES:
             master.sql(
@@ -269,13 +273,25 @@ def measure_replication(folder, seconds):
         for _ in range(REPLICATION_TURNS):
             for durability, in_flight in runs:
                 words = {"table": durability, "milliseconds": int(seconds * 1000), "keys": KEYS, "first": 0}
-                runs[durability, in_flight].append(load(master, "put", in_flight=in_flight, **words))
+                began = time.monotonic()
+                result = load(master, "put", in_flight=in_flight, **words)
+                written = master.eval("return box.info.lsn, box.info.id")
+                wait_until(
+                    lambda w=written: replica.eval("return box.info.vclock[...] or 0", w[1])[0] >= w[0],
+                    "the replica",
+                    120,
+                )
+                result["arrived"] = result["rows"] / (time.monotonic() - began)
+                runs[durability, in_flight].append(result)
         rows = []
         for (durability, in_flight), results in runs.items():
             rate = statistics.median(result["rows"] / result["seconds"] for result in results)
             p50, p99 = (statistics.median(result[name] for result in results) for name in ("p50_us", "p99_us"))
-            rows.append((durability, in_flight, rate, p50, p99))
-            print(f"{durability:12} {in_flight:4} {rate:10.0f}/s  p50 {p50:.0f} us", flush=True)
+            arrived = statistics.median(result["arrived"] for result in results)
+            rows.append((durability, in_flight, rate, arrived, p50, p99))
+            print(
+                f"{durability:12} {in_flight:4} {rate:10.0f}/s  {arrived:10.0f}/s arrive  p50 {p50:.0f} us", flush=True
+            )
         return rows
     finally:
         cluster.kill()
@@ -377,8 +393,8 @@ def report(where, operations, queries, cluster, replication, sharing):
         ]
         parts += ["## The cluster", table(["what", "time"], rows)]
     if replication:
-        header = ["durability", "in flight", "rows/s", "p50 us", "p99 us"]
-        rows = [(title, n, f"{rate:.0f}", f"{p50:.0f}", f"{p99:.0f}") for title, n, rate, p50, p99 in replication]
+        header = ["durability", "in flight", "rows/s answered", "rows/s at the replica", "p50 us", "p99 us"]
+        rows = [(title, *(f"{number:.0f}" for number in numbers)) for title, *numbers in replication]
         parts += ["## Replicated writes: one master, one replica, 100-byte values", table(header, rows)]
     if sharing:
         header = ["meanwhile", "in flight", "gets/s", "p50 us", "p99 us", "p99 against rest"]

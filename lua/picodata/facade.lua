@@ -46,7 +46,7 @@ local FUNCTIONS = {
     {'bucket_id', 'table, key', 'the bucket of a primary key'},
     {'expel', 'name', 'removes an instance from the cluster for good'},
     {'switchover', 'replicaset[, instance]', 'the master hands over to another member in sync; answers who is master'},
-    {'recover', '{lost = {...}[, confirm = ...]}', 'goes on without a majority that is lost for good'},
+    {'recover', '{lost = {...}[, confirm = ...]}', 'goes on without a majority, or rows, lost for good'},
     {'set_weight', 'replicaset, weight', 'sets how large a share of the buckets a replicaset takes'},
     {'set_setting', 'name, value', 'changes a setting of the cluster; nil resets it'},
     {'settings', '', 'every setting with its value, its default and what it means'},

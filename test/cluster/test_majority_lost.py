@@ -175,3 +175,64 @@ def test_a_death_in_the_middle_leaves_all_done_or_nothing(cluster, failpoint, po
     asked = next(i for i in left if i is not dead)
     wait_until(lambda: asked.status()["leader"] is not None, "a leader")
     wait_until(lambda: asked.sql("SELECT count(*) FROM t") == [[ROWS]], "all rows to be read")
+
+
+def test_with_a_majority_a_replicaset_goes_on_without_the_only_one_that_had_everything(cluster):
+    homes_of = homes(cluster)
+    asked = cluster[0]
+    name = next(r for r in sorted(set(homes_of.values())) if homes_of[asked.name] != r)
+    master = cluster.master_of(name)
+    replica = next(i for i in cluster if homes_of[i.name] == name and i is not master)
+    kept = replica.eval("return box.space.t:count()")[0]
+    replica.kill()
+    wait_until(lambda: asked.in_sync(name) == {master.name}, "the replica to be counted out")
+    wait_until(lambda: replica.name not in voters(cluster), "another to vote in its place")
+    asked.call("crud.insert_many", "t", [[i, i] for i in range(ROWS, 2 * ROWS)])
+    master.kill()
+    wait_until(lambda: cluster[0].status()["leader"] in homes_of.keys() - {master.name, replica.name}, "a leader")
+    wait_until(lambda: states(asked)[master.name] == "Offline", "the master to be missed")
+    replica.start()
+    wait_until(lambda: states(asked)[replica.name] == "Online", "the replica to be back")
+    assert code_of(asked, "crud.count", "t") in NOBODY | {TIMEOUT}
+    lost = {"lost": [master.name]}
+    plan = asked.call("recover", lost)
+    assert plan["behind"] == [name] and plan["gone"] == []
+    assert (
+        "may lose its last acknowledged writes" in plan["summary"] and "Changes of the catalog" not in plan["summary"]
+    )
+    assert refused(asked, "recover", {**lost, "confirm": "yes"})[0] == CONFLICT
+    assert refused(asked, "recover", {"lost": [replica.name]})[0] == ARGUMENT, "it answers"
+    asked.call("recover", {**lost, "confirm": plan["confirm"]})
+    wait_until(lambda: asked.in_sync(name) == {replica.name}, "the replica to be master")
+    assert replica.eval("return box.space.t:count()")[0] == kept
+    assert asked.call("crud.replace_many", "t", [[i, i] for i in range(2 * ROWS)])
+    assert asked.sql("SELECT count(*) FROM t") == [[2 * ROWS]]
+    assert states(asked)[master.name] == "Expelled"
+    master.start()
+    assert master.exit_code() != 0
+    assert "was expelled" in master.log()
+
+
+def test_with_a_majority_a_replicaset_that_is_gone_leaves_its_buckets_empty(workshop):
+    cluster = workshop.cluster(4).start().wait_balanced()
+    asked = cluster[0]
+    asked.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    asked.call("crud.insert_many", "t", [[i, i] for i in range(ROWS)])
+    wait_until(lambda: len(voters(cluster)) == 3, "three voters")
+    leader = cluster.leader()
+    gone = next(i for i in cluster if i not in (asked, leader))
+    kept = ROWS - gone.eval("return box.space.t:count()")[0]
+    gone.kill()
+    wait_until(lambda: states(asked)[gone.name] == "Offline", "it to be missed")
+    plan = asked.call("recover", {"lost": [gone.name]})
+    assert plan["gone"] == [homes(cluster)[gone.name]] and plan["behind"] == []
+    asked.call("recover", {"lost": [gone.name], "confirm": plan["confirm"]})
+    wait_until(lambda: asked.sql("SELECT count(*) FROM t") == [[kept]], "the rows that are left")
+    asked.call("crud.replace_many", "t", [[i, i] for i in range(ROWS)])
+    assert asked.sql("SELECT count(*) FROM t") == [[ROWS]]
+    code, message = refused(asked, "recover", {"lost": [gone.name]})
+    assert code == ARGUMENT and "expelled already" in message
+
+
+def states(instance):
+    return {i["name"]: i["state"] for i in instance.status()["instances"]}

@@ -37,17 +37,32 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     reader.array_len()?;
     let (address, is_passed_on) = (reader.str()?.to_owned(), reader.bool()?);
     failpoint::reach("start.heard");
-    if node.state().topology.instances.values().any(|instance| instance.address == address) {
-        node.pool.peer(&address)?.expect();
-    }
-    if let Some(leader) = node.raft.leader().filter(|leader| *leader != node.me.raft_id && !is_passed_on) {
-        // One that knows of no leader, or of an old one, is not the only one that was told.
-        let sent = node.pool.peer(&node.address_of(leader)?.to_string()).map_err(CallError::not_sent);
-        let _ = sent.and_then(|leader| leader.send(AWAKE_DOOR, &args(&address, true)));
+    if is_passed_on {
+        connect(node, &address)?;
+    } else {
+        expect(node, &address)?;
     }
     let mut reply = Vec::new();
     write_nil(&mut reply);
     call.reply(&reply)
+}
+
+/// The instance at an address is there: connects to it, as does the leader.
+pub fn expect(node: &Node, address: &str) -> Result<()> {
+    connect(node, address)?;
+    if let Some(leader) = node.raft.leader().filter(|leader| *leader != node.me.raft_id) {
+        // One that knows of no leader, or of an old one, is not the only one that was told.
+        let sent = node.pool.peer(&node.address_of(leader)?.to_string()).map_err(CallError::not_sent);
+        let _ = sent.and_then(|leader| leader.send(AWAKE_DOOR, &args(address, true)));
+    }
+    Ok(())
+}
+
+fn connect(node: &Node, address: &str) -> Result<()> {
+    if node.state().topology.instances.values().any(|instance| instance.address == address) {
+        node.pool.peer(address)?.expect();
+    }
+    Ok(())
 }
 
 fn args(address: &str, is_passed_on: bool) -> Vec<u8> {

@@ -1,15 +1,17 @@
-//! `picodata.recover`: the majority of the voters is lost for good, and an operator decides that the others go on.
+//! `picodata.recover`: instances are lost for good without which nothing can go on, and an operator decides that it does.
 //!
-//! The instance that is asked becomes the only voter of a log that begins behind its own, and the others begin again from
-//! its state. It has to be the one with the longest log. What it lacks of what the majority had committed is lost, and so
-//! may be rows; the plan says which. Asked without `confirm`, it only says what it would do.
+//! Without a majority of the voters, the instance that is asked becomes the only voter of a log that begins behind its own, and
+//! the others begin again from its state. It has to be the one with the longest log. What it lacks of what the majority had
+//! committed is lost, and so may be rows. With a majority, the log goes on, and what is given up are the rows that only the lost
+//! had: of replicasets with nobody in sync left, or with nobody at all. The plan says which. Asked without `confirm`, it
+//! only says what it would do.
 
 use crate::host::{Call, Deadline, fiber, process};
 use crate::net::{CallError, Pool, SERVICE_USER};
 use crate::node::{self, Me, Node};
 use crate::raft::disk;
 use boot::{Address, Config};
-use catalog::{Instance, InstanceState, Losses, Setting, State};
+use catalog::{Entry, Guard, Instance, InstanceState, Losses, Op, Setting, State};
 use model::msgpack::{Reader, write_array_len, write_bool, write_map_len, write_str, write_uint};
 use model::{Code, Error, InstanceName, Result};
 use serde::Deserialize;
@@ -50,17 +52,22 @@ struct LogEnd {
 struct Plan {
     survivors: BTreeSet<InstanceName>,
     losses: Losses,
-    end: LogEnd,
-    /// A term that none of the survivors has seen.
-    term: u64,
+    way: Way,
+}
+
+enum Way {
+    /// By the log of the majority, while the catalog is at this version.
+    Majority { version: u64 },
+    /// On the log of this instance, which ends so, in a term that none of the survivors has seen.
+    Alone { end: LogEnd, term: u64 },
 }
 
 /// `picodata.recover{lost = {name, ...}, confirm = ...}`: answers the plan, `{summary=, confirm=, survivors=, behind=, gone=}`, or
 /// carries it out when `confirm` repeats what the plan said.
 ///
-/// Errors: `Argument` when there is a majority, when one of the lost answers, when another instance has the longer log, or
-/// for names that make no sense; `Unreachable` when an instance neither answers nor is said to be lost; `Conflict` when the plan is
-/// not the one that was confirmed.
+/// Errors: `Argument` when there is a majority and nothing that only the lost have, when one of the lost answers, when another
+/// instance has the longer log, or for names that make no sense; `Unreachable` when an instance neither answers nor is said to
+/// be lost; `Conflict` when the plan is not the one that was confirmed.
 pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let usage = |e: rmp_serde::decode::Error| {
         Error::new(Code::Argument, format!("picodata.recover takes {{lost = {{names}}, confirm = text}}: {e}"))
@@ -68,25 +75,39 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     let (options,): (Options,) = rmp_serde::from_slice(call.args()).map_err(usage)?;
     let lost: BTreeSet<InstanceName> = options.lost.into_iter().map(InstanceName).collect();
     let node = node::get()?;
-    let plan = plan(node, &lost)?;
-    let confirm = plan.confirm(&lost);
-    match options.confirm {
-        None => return call.reply(&plan.encode(&lost)),
-        Some(given) if given != confirm => {
-            let message = format!("what was confirmed is not what would be done now, which is \"{confirm}\"");
-            return Err(Error::new(Code::Conflict, message).with_hint("ask for the plan again, without confirm"));
-        }
-        Some(_) => {}
-    }
-    log::warn!("picodata: {}", plan.summary(&lost));
+    let mut plan = plan(node, &lost)?;
+    let Some(confirmed) = options.confirm else { return call.reply(&plan.encode(&lost)) };
+    plan.check(&lost, &confirmed)?;
     // A master that is cut off, with those that are lost, may have a lease.
     fiber::sleep(node.state().settings.count(Setting::LeaseMs) as f64 / 1e3);
+    if let Way::Majority { .. } = plan.way {
+        plan = self::plan(node, &lost)?;
+        plan.check(&lost, &confirmed)?;
+    }
+    log::warn!("picodata: {}", plan.summary(&lost));
+    match plan.way {
+        Way::Majority { version } => {
+            let entry = Entry::guarded(Op::Recover { lost: lost.clone() }, Guard::Catalog(version));
+            crate::propose::propose(node, &entry, Deadline::after_ms(WRITE_MS))?;
+            call.reply(&plan.encode(&lost))
+        }
+        Way::Alone { term, .. } => go_on_alone(call, node, &plan, &lost, term),
+    }
+}
+
+fn go_on_alone(
+    call: &mut Call<'_>,
+    node: &'static Node,
+    plan: &Plan,
+    lost: &BTreeSet<InstanceName>,
+    term: u64,
+) -> Result<()> {
     // An instance that still waits to be let in finds that it can not be, and ends: it begins again too.
     process::set_tireless(true);
     node.raft
-        .recover(lost.clone(), plan.term, Deadline::after_ms(WRITE_MS))
+        .recover(lost.clone(), term, Deadline::after_ms(WRITE_MS))
         .inspect_err(|_| process::set_tireless(false))?;
-    call.reply(&plan.encode(&lost))?;
+    call.reply(&plan.encode(lost))?;
     fiber::spawn("pico_recover", || {
         fiber::sleep(FAREWELL_S);
         let error = process::begin_again();
@@ -102,12 +123,12 @@ fn plan(node: &'static Node, lost: &BTreeSet<InstanceName>) -> Result<Plan> {
     if lost.is_empty() || lost.contains(&node.me.name) {
         return Err(refuse("name the instances that are lost, this one not among them".into()));
     }
-    if node.raft.catch_up(Deadline::after_ms(MAJORITY_MS)).is_ok() {
-        return Err(refuse("the cluster has a majority of its voters: nothing has to be given up".into())
-            .with_hint("picodata.expel removes an instance that does not come back"));
-    }
+    let has_majority = node.raft.catch_up(Deadline::after_ms(MAJORITY_MS)).is_ok();
     let state = node.state();
     let losses = state.losses(lost)?;
+    if has_majority {
+        return plan_of_majority(node, &state, lost, losses);
+    }
     let mine = here(node);
     let (mut survivors, mut term, mut longest) = (BTreeSet::new(), mine.term, (mine, &node.me.name));
     for instance in state.topology.instances.values().filter(|other| other.state != InstanceState::Expelled) {
@@ -136,7 +157,24 @@ fn plan(node: &'static Node, lost: &BTreeSet<InstanceName>) -> Result<Plan> {
         let name = longest.1;
         return Err(refuse(format!("instance \"{name}\" has a longer log")).with_hint("call picodata.recover there"));
     }
-    Ok(Plan { survivors, losses, end: mine, term: term + 1 })
+    Ok(Plan { survivors, losses, way: Way::Alone { end: mine, term: term + 1 } })
+}
+
+fn plan_of_majority(node: &Node, state: &State, lost: &BTreeSet<InstanceName>, losses: Losses) -> Result<Plan> {
+    let refuse = |message: String| Error::new(Code::Argument, message);
+    if losses == Losses::default() {
+        let message = "the cluster has a majority of its voters, and others have all rows of the lost: nothing has to be given up";
+        let hint = "picodata.expel removes an instance that does not come back";
+        return Err(refuse(message.into()).with_hint(hint));
+    }
+    let stays = |instance: &&Instance| instance.state != InstanceState::Expelled;
+    let (gone, left): (Vec<_>, Vec<_>) =
+        state.topology.instances.values().filter(stays).partition(|instance| lost.contains(&instance.name));
+    if let Some(back) = gone.iter().find(|instance| instance.is_online() || ask_log(node, instance).is_ok()) {
+        return Err(refuse(format!("instance \"{}\" answers: it is not lost", back.name)));
+    }
+    let survivors = left.into_iter().map(|instance| instance.name.clone()).collect();
+    Ok(Plan { survivors, losses, way: Way::Majority { version: state.version } })
 }
 
 fn here(node: &Node) -> LogEnd {
@@ -162,19 +200,42 @@ pub fn serve_log(call: &mut Call<'_>) -> Result<()> {
 }
 
 impl Plan {
-    /// What has to be repeated: whom it gives up, and behind which entry of which log.
+    /// What has to be repeated: whom it gives up, and behind which entry of its log, or with which replicasets.
     fn confirm(&self, lost: &BTreeSet<InstanceName>) -> String {
-        format!("give up {} at {}", list(lost), self.end.last_index)
+        let lost = list(lost);
+        match &self.way {
+            Way::Alone { end, .. } => format!("give up {lost} at {}", end.last_index),
+            Way::Majority { .. } => {
+                let replicasets: BTreeSet<&str> =
+                    self.losses.behind.iter().chain(self.losses.gone.keys()).map(|name| name.as_str()).collect();
+                format!("give up {lost} and what only they have of {}", Vec::from_iter(replicasets).join(", "))
+            }
+        }
+    }
+
+    /// Errors: `Conflict` when something else was confirmed.
+    fn check(&self, lost: &BTreeSet<InstanceName>, confirmed: &str) -> Result<()> {
+        let wanted = self.confirm(lost);
+        if confirmed == wanted {
+            return Ok(());
+        }
+        let message = format!("what was confirmed is not what would be done now, which is \"{wanted}\"");
+        Err(Error::new(Code::Conflict, message).with_hint("ask for the plan again, without confirm"))
     }
 
     fn summary(&self, lost: &BTreeSet<InstanceName>) -> String {
         let mut text = format!(
-            "{} go on without {}, which must never run again on their old data.\n\
-             Changes of the catalog behind entry {} of the log are lost if a majority had made them.",
+            "{} go on without {}, which must never run again on their old data.",
             list(&self.survivors),
-            list(lost),
-            self.end.last_index
+            list(lost)
         );
+        if let Way::Alone { end, .. } = &self.way {
+            let _ = write!(
+                text,
+                "\nChanges of the catalog behind entry {} of the log are lost if a majority had made them.",
+                end.last_index
+            );
+        }
         for replicaset in &self.losses.behind {
             let _ = write!(
                 text,

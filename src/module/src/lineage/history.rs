@@ -1,7 +1,8 @@
 //! `picodata.peer.history`: what an instance that is about to start has to know to find out whether it is stray, and whether it
 //! may throw its data away.
 
-use crate::host::{Call, Deadline, failpoint};
+use crate::doors::awake;
+use crate::host::{Call, Deadline, Parked, failpoint};
 use crate::node::{self, Node};
 use crate::start::join::{decode, encode};
 use catalog::InstanceState;
@@ -31,10 +32,22 @@ pub struct HistoryRequest {
 pub struct HistoryAnswer {
     /// The instance's life that the cluster counted last.
     pub incarnation: u64,
+    /// Where the governor asks for its reports.
+    pub address: String,
     /// The changes of master of its replicaset.
     pub history: History,
-    /// It has no vote, and others have what its replicaset has acknowledged.
-    pub can_be_spared: bool,
+    /// It is master, or nobody else has all that its replicaset has acknowledged.
+    pub is_needed: bool,
+    pub is_voter: bool,
+    /// It counts as online, and could be given its vote back. Only a report of its own brings one back that is offline.
+    pub is_online: bool,
+}
+
+impl HistoryAnswer {
+    /// Whether nobody misses the instance's data, nor its log.
+    pub fn can_be_spared(&self) -> bool {
+        !self.is_needed && !self.is_voter && !self.is_online
+    }
 }
 
 /// Answers what a majority knows at the time of the question, or later.
@@ -50,13 +63,13 @@ pub fn serve_history(call: &mut Call<'_>) -> Result<()> {
     // A vote that this member has not heard of yet would count, and be lost.
     node.raft.catch_up(Deadline::after_ms(CONFIRM_TIMEOUT_MS))?;
     failpoint::reach("history.confirmed");
+    awake::expect(node, &answer(node, &request)?.address)?;
     let deadline = Deadline::after_ms(request.wait_ms.min(WAIT_MS_MAX));
     let answer = loop {
         let answer = answer(node, &request)?;
-        if answer.can_be_spared || deadline.has_passed() {
+        if answer.can_be_spared() || node.raft.changed.wait(deadline) != Parked::Woken {
             break answer;
         }
-        node.raft.changed.wait(deadline);
     };
     let mut reply = Vec::new();
     write_bin(&mut reply, &encode(&answer)?);
@@ -75,7 +88,10 @@ fn answer(node: &Node, request: &HistoryRequest) -> Result<HistoryAnswer> {
     let is_needed = replicaset.master.as_ref() == Some(&name) || replicaset.in_sync.iter().eq([&name]);
     Ok(HistoryAnswer {
         incarnation: instance.incarnation,
+        address: instance.address.clone(),
         history: replicaset.history.clone(),
-        can_be_spared: !is_needed && !node.raft.status().membership.is_voter(instance.raft_id),
+        is_needed,
+        is_online: instance.is_online(),
+        is_voter: node.raft.status().membership.is_voter(instance.raft_id),
     })
 }

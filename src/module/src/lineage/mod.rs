@@ -12,7 +12,6 @@ mod anew;
 mod follow;
 mod history;
 
-use crate::bridge;
 use crate::host::{Deadline, Event, Exclusive, clock, failpoint, fiber};
 use crate::node::Node;
 use crate::raft::disk;
@@ -110,7 +109,8 @@ fn note(node: &Node, term: u64) -> Result<()> {
     Ok(())
 }
 
-/// Has the note beside the storage say this term, and where the other members are now. Yields.
+/// Has the note beside the storage say this term, and where the other members are now. Where it can not be written there is
+/// none: it is a shortcut of the next start.
 fn keep_followed(node: &Node, term: u64) -> Result<()> {
     let state = node.state();
     let others = state.topology.instances.values().filter(|other| other.name != node.me.name && other.stays());
@@ -119,8 +119,13 @@ fn keep_followed(node: &Node, term: u64) -> Result<()> {
     if node.lineage.followed.borrow().as_ref() == Some(&followed) {
         return Ok(());
     }
-    let (path, written) = (start::data_folder()?, followed.clone());
-    bridge::run(Deadline::NEVER, async move { folder::keep_followed(&path, &written) })?;
+    // Not synced, so it takes no longer than the calls; once for each change of master.
+    let path = start::data_folder()?;
+    if let Err(error) = folder::keep_followed(&path, &followed) {
+        log::warn!("lineage: {error}");
+        *node.lineage.followed.borrow_mut() = None;
+        return folder::forget_followed(&path);
+    }
     *node.lineage.followed.borrow_mut() = Some(followed);
     Ok(())
 }
@@ -164,10 +169,7 @@ fn look(node: &'static Node) -> Result<()> {
         return Ok(());
     }
     if !node.lineage.is_stray() {
-        if let Err(error) = node.lineage.work.run(Deadline::NEVER, || keep_followed(node, 0)) {
-            // What it says already is true, and late.
-            log::warn!("lineage: {error}");
-        }
+        node.lineage.work.run(Deadline::NEVER, || keep_followed(node, 0))?;
         repair(node)?;
     }
     if !node.lineage.is_stray() {

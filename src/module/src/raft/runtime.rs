@@ -445,6 +445,8 @@ impl Driver {
             self.runtime.snapshots.set(Snapshots { sent, installed: installed + 1 });
         }
         self.runtime.applied.set(self.machine.applied());
+        // Who is answered may look at what was confirmed.
+        self.publish();
         self.answer(applied);
         for read in ready.reads {
             if let Some(slot) = self.reads.remove(&read) {

@@ -88,16 +88,21 @@ impl<'a> Early<'a> {
 
     fn anew(&self, folder: &Folder, identity: &Identity) -> Result<Option<Identity>> {
         let answer = self.ask(0, Deadline::after(ASK_TIMEOUT))?;
-        let Some(stray) = self.stray(folder, &answer)? else { return Ok(None) };
+        let Some(stray) = self.stray(folder, &answer)?.filter(|_| !answer.is_needed) else { return Ok(None) };
         log::error!("picodata: this instance has rows that nobody acknowledged: {stray}; it begins anew");
         failpoint::reach("early.stray");
-        if !answer.can_be_spared {
-            self.wait_until_spared(answer.incarnation)?;
+        // Reading the log has taken a while.
+        if !self.ask(0, Deadline::after(ASK_TIMEOUT))?.can_be_spared() {
+            self.wait_until_spared(answer)?;
         }
         failpoint::reach("early.spared");
         log::warn!("picodata: instance {} throws its data away and joins again", self.config.name);
         let anew = identity.anew(uuid::random()?, &self.request.cluster_id, self.members.clone());
-        folder.set_identity(&anew)?;
+        if let Err(error) = folder.set_identity(&anew) {
+            // It may be there all the same, and must not stay.
+            folder.set_identity(identity)?;
+            return Err(error);
+        }
         Ok(Some(anew))
     }
 
@@ -116,23 +121,27 @@ impl<'a> Early<'a> {
     /// Says that this instance is stray until it has no vote.
     ///
     /// Errors: `Timeout`, and what else keeps it from being known.
-    fn wait_until_spared(&self, incarnation: u64) -> Result<()> {
-        let report = join::encode(&Report { incarnation, stray: true, ..Report::default() })?;
+    fn wait_until_spared(&self, answer: HistoryAnswer) -> Result<()> {
+        if answer.address != self.config.advertise.to_string() {
+            let message = format!("the cluster looks for this instance at {}", answer.address);
+            return Err(Error::new(Code::Unreachable, message));
+        }
+        let incarnation = Rc::new(Cell::new(answer.incarnation));
         let is_over = Rc::new(Event::new()?);
         let server = {
-            let is_over = Rc::clone(&is_over);
+            let (is_over, incarnation) = (Rc::clone(&is_over), Rc::clone(&incarnation));
             MiniServer::start(&self.config.listen.to_string(), &self.config.cluster_secret, move |door, args| {
-                serve_report(door, args, &report, &is_over)
+                serve_report(door, args, incarnation.get(), &is_over)
             })?
         };
         let deadline = Deadline::after(SPARE_TIMEOUT);
         let spared = loop {
             match self.ask(WAIT_MS, deadline) {
-                Ok(answer) if answer.can_be_spared => break Ok(()),
-                Ok(_) if deadline.has_passed() || fiber::is_cancelled() => {
-                    break Err(Error::new(Code::Timeout, "the cluster has not taken its vote in time"));
+                Ok(answer) if answer.can_be_spared() => break Ok(()),
+                Ok(answer) if answer.is_needed || deadline.has_passed() || fiber::is_cancelled() => {
+                    break Err(Error::new(Code::Timeout, "the cluster has not come to do without it in time"));
                 }
-                Ok(_) => {}
+                Ok(answer) => incarnation.set(answer.incarnation),
                 Err(error) => break Err(error),
             }
         };
@@ -171,10 +180,11 @@ impl<'a> Early<'a> {
 }
 
 /// The door of reports, while storage is not open: an answer that says the same again waits, as there.
-fn serve_report(door: &str, args: &[u8], report: &[u8], is_over: &Event) -> Result<Vec<u8>> {
+fn serve_report(door: &str, args: &[u8], incarnation: u64, is_over: &Event) -> Result<Vec<u8>> {
     if door != facts::DOOR {
         return Err(Error::new(Code::NotReady, "this instance is starting"));
     }
+    let report = join::encode(&Report { incarnation, stray: true, ..Report::default() })?;
     let mut reader = Reader::new(args);
     reader.array_len()?;
     if reader.bin()? == report {
@@ -182,7 +192,7 @@ fn serve_report(door: &str, args: &[u8], report: &[u8], is_over: &Event) -> Resu
     }
     let mut reply = Vec::with_capacity(report.len() + 16);
     write_array_len(&mut reply, 2);
-    write_bin(&mut reply, report);
+    write_bin(&mut reply, &report);
     write_uint(&mut reply, clock::precise_ns());
     Ok(reply)
 }

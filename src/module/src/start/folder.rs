@@ -120,10 +120,7 @@ impl Folder {
         for file in self.files_of_storage()? {
             fs::remove_file(&file).map_err(|e| self.failed("clearing", &e))?;
         }
-        match fs::remove_file(self.path.join(followed::FILE_NAME)) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed("clearing", &e)),
-            _ => Ok(()),
-        }
+        forget_followed(&self.path)
     }
 
     fn files_of_storage(&self) -> Result<Vec<PathBuf>> {
@@ -166,4 +163,15 @@ pub fn keep_followed(path: &Path, followed: &Followed) -> Result<()> {
     let (name, temporary) = (path.join(followed::FILE_NAME), path.join(format!("{}.new", followed::FILE_NAME)));
     let kept = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &name));
     kept.map_err(|e| Error::new(Code::Storage, format!("{} can not be written: {e}", name.display())))
+}
+
+/// Deletes that note, if there is one.
+pub fn forget_followed(path: &Path) -> Result<()> {
+    let name = path.join(followed::FILE_NAME);
+    match fs::remove_file(&name) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(Error::new(Code::Storage, format!("{} can not be deleted: {e}", name.display())))
+        }
+        _ => Ok(()),
+    }
 }

@@ -28,6 +28,11 @@ static APART: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     .udf()
 });
 
+/// The expression, of which the engine knows nothing until the plan is optimised.
+pub fn apart(expr: Expr) -> Expr {
+    APART.call(vec![expr])
+}
+
 /// Puts columns apart. Runs before each of the engine's rules that look at dependencies.
 #[derive(Debug)]
 pub struct PutApart;
@@ -102,7 +107,7 @@ fn without(plan: LogicalPlan, passed: Option<&HashSet<Column>>) -> DfResult<Tran
         return Ok(Transformed::no(plan));
     }
     let put = |column: Column| match doubtful.contains(&column) {
-        true => APART.call(vec![Expr::Column(column.clone())]).alias_qualified(column.relation, column.name),
+        true => apart(Expr::Column(column.clone())).alias_qualified(column.relation, column.name),
         false => Expr::Column(column),
     };
     let exprs = plan.schema().columns().into_iter().map(put).collect();

@@ -23,7 +23,7 @@ use super::errors::wrap;
 use super::functions::{arithmetic, convert, trim_padding};
 use super::sets;
 use super::types::{column_type_of, mark_of};
-use super::unnest::{refreshed, same_values};
+use super::unnest::{has_subquery, refreshed, same_values};
 use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -333,12 +333,10 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
         .chain(pairs.iter().map(|(_, item)| item))
         .any(|e| matches!(e.get_type(schema), Ok(DataType::Float64)));
     let stays = |(side, item): &(Expr, Expr)| {
-        let fits = match item {
-            // Of two lists about the same the engine makes one, as if NULL were a value.
-            Expr::Literal(value, _) => !value.is_null(),
-            item => !is_of_floats && !differs_by_row(item),
-        };
-        *side == first && fits
+        let is_constant = matches!(item, Expr::Literal(..));
+        // Of two lists about the same the engine makes one, as if NULL were a value.
+        let may_be_null = item.nullable(schema).unwrap_or(true);
+        *side == first && !may_be_null && (is_constant || !is_of_floats && !differs_by_row(item))
     };
     let (listed, apart): (Vec<_>, Vec<_>) = pairs.into_iter().partition(stays);
     let mut any: Vec<Expr> = apart.into_iter().map(|(side, item)| side.eq(item)).collect();
@@ -357,7 +355,7 @@ fn in_list(expr: Expr, list: Vec<Expr>, negated: bool, schema: &DFSchema) -> DfR
 /// Whether a member of a list is one for each row. The engine evaluates lists without a row, and takes what a CASE is then for
 /// a constant.
 fn differs_by_row(item: &Expr) -> bool {
-    item.any_column_refs() || item.contains_outer() || item.is_volatile()
+    item.any_column_refs() || item.contains_outer() || item.is_volatile() || has_subquery(item)
 }
 
 /// Conditions of which one is to hold, as a tree that is no deeper than it has to be.

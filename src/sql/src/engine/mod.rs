@@ -23,6 +23,7 @@ mod gather;
 mod hiding;
 mod join_keys;
 mod join_order;
+mod lists;
 mod lookups;
 mod meaning;
 mod memory;

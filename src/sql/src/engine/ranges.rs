@@ -146,11 +146,7 @@ fn collect(table: &Table, predicate: &Expr, known: &mut BTreeMap<usize, Constrai
         }
         Expr::InList(InList { expr, list, negated: false }) => {
             let Some(column) = column_of(table, expr) else { return };
-            let values: Option<Vec<Value>> = list
-                .iter()
-                .filter(|item| !matches!(item, Expr::Literal(literal, _) if literal.is_null()))
-                .map(|item| literal(table, column, item))
-                .collect();
+            let values: Option<Vec<Value>> = list.iter().map(|item| literal(table, column, item)).collect();
             if let Some(values) = values {
                 known.entry(column).or_default().restrict_values(values);
             }
@@ -182,7 +178,7 @@ fn restrict(known: &mut BTreeMap<usize, Constraint>, column: usize, value: Value
     }
 }
 
-/// The column that every branch of an OR compares with a literal for equality. Walks with a stack of its own: an OR of
+/// The column that every branch of an OR compares with a literal for equality, but for those that are NULL. Walks with a stack of its own: an OR of
 /// thousands is as deep as it is long.
 fn alternatives(table: &Table, predicate: &Expr, values: &mut Vec<Value>) -> Option<usize> {
     let mut column = None;
@@ -193,6 +189,7 @@ fn alternatives(table: &Table, predicate: &Expr, values: &mut Vec<Value>) -> Opt
                 todo.extend([&**left, &**right]);
                 continue;
             }
+            Expr::Literal(value, _) if value.is_null() => continue,
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
                 let (found, value) =
                     column_and_literal(table, left, right).or_else(|| column_and_literal(table, right, left))?;

@@ -9,6 +9,7 @@ use super::functions::{aggregates, scalars};
 use super::hiding::HideConstants;
 use super::join_keys;
 use super::join_order::KeepsConditions;
+use super::lists::KeepsLists;
 use super::meaning;
 use super::memory::QueryPool;
 use super::place::WindowsInOrder;
@@ -70,6 +71,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
         rules.push(match rule.name() {
             "push_down_filter" => Arc::new(PushedInOrder(rule)),
+            "simplify_expressions" => Arc::new(KeepsLists(rule)),
             "eliminate_cross_join" => Arc::new(KeepsConditions(rule)),
             _ => rule,
         });

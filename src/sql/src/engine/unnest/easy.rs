@@ -33,7 +33,8 @@ pub fn is_conjunct(expr: &Expr) -> bool {
             let plan = &within.subquery.subquery;
             let has_columns = !within.expr.column_refs().is_empty();
             let is_null_aware = within.negated && is_correlated(plan);
-            has_columns && !is_null_aware && !has_subquery(&within.expr) && is_selection(plan)
+            let is_plain = !is_null_aware && !has_subquery(&within.expr) && is_selection(plan);
+            has_columns && is_plain && are_told_apart(plan, Some(plan))
         }
         other => is_projected(other),
     }
@@ -44,7 +45,10 @@ pub fn is_projected(expr: &Expr) -> bool {
     let mut easy = true;
     let walked = expr.apply(|part| {
         easy &= match part {
-            Expr::ScalarSubquery(subquery) => is_tied_aggregate(&subquery.subquery),
+            Expr::ScalarSubquery(subquery) => {
+                let plan = &subquery.subquery;
+                is_tied_aggregate(plan) && are_told_apart(plan, None)
+            }
             part => subquery_of(part).is_none(),
         };
         Ok(TreeNodeRecursion::Continue)
@@ -58,30 +62,33 @@ fn is_correlated(plan: &LogicalPlan) -> bool {
 
 /// Rows of tables, joined, filtered and projected; only the filters look outside.
 fn is_selection(plan: &LogicalPlan) -> bool {
-    is_made_of(plan, &|predicate| !has_subquery(predicate)) && are_told_apart(plan)
+    is_made_of(plan, &|predicate| !has_subquery(predicate)) && are_told_apart(plan, None)
 }
 
-/// Whether the columns that come out of a subquery, or are compared with those outside, have names of their own: the engine
-/// gives all of them one qualifier, and takes `x.id` for `y.id`.
-fn are_told_apart(plan: &LogicalPlan) -> bool {
-    have_own_names(plan, plan.schema().columns().into_iter().collect())
-}
-
-/// The same of those alone that are compared with columns outside.
-fn are_ties_told_apart(plan: &LogicalPlan) -> bool {
-    have_own_names(plan, HashSet::new())
-}
-
-fn have_own_names(plan: &LogicalPlan, mut columns: HashSet<Column>) -> bool {
+/// Whether the columns of a subquery that are compared with columns outside have names of their own, among all that come out
+/// of it and of the projections inside: the engine gives all of them one qualifier, and takes `x.id` for `y.id`, or for the
+/// `x.id` outside. `compared` is what comes out, where that is compared too.
+fn are_told_apart(plan: &LogicalPlan, compared: Option<&LogicalPlan>) -> bool {
+    let Ok(outer) = free(plan) else { return false };
+    let mut ties: HashSet<Column> = compared.iter().flat_map(|plan| plan.schema().columns()).collect();
+    let mut others: HashSet<Column> = plan.schema().columns().into_iter().collect();
     let walked = plan.apply(|node| {
-        if let LogicalPlan::Filter(filter) = node {
-            let ties = split_conjunction(&filter.predicate).into_iter().filter(|conjunct| conjunct.contains_outer());
-            columns.extend(ties.flat_map(Expr::column_refs).cloned());
+        match node {
+            LogicalPlan::Filter(filter) => {
+                let conjuncts = split_conjunction(&filter.predicate).into_iter();
+                let compares = conjuncts.filter(|conjunct| conjunct.contains_outer());
+                ties.extend(compares.flat_map(Expr::column_refs).cloned());
+            }
+            LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) => others.extend(node.schema().columns()),
+            _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    let names: HashSet<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    walked.is_ok() && names.len() == columns.len()
+    let is_clear = |tie: &Column| {
+        let mut namesakes = ties.iter().chain(&others).filter(|other| other.name == tie.name);
+        namesakes.all(|other| other == tie) && !outer.iter().any(|(_, column)| column == tie)
+    };
+    walked.is_ok() && ties.iter().all(is_clear)
 }
 
 fn is_made_of(plan: &LogicalPlan, filter: &dyn Fn(&Expr) -> bool) -> bool {
@@ -119,7 +126,6 @@ fn is_tied_aggregate(plan: &LogicalPlan) -> bool {
                 && !aggregate.aggr_expr.iter().any(counts)
                 && aggregate.aggr_expr.iter().all(is_inside)
                 && is_made_of(&aggregate.input, &|predicate| split_conjunction(predicate).into_iter().all(is_tie))
-                && are_ties_told_apart(&aggregate.input)
         }
         _ => false,
     }

@@ -32,6 +32,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Distinct, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, lit};
 use datafusion::scalar::ScalarValue;
+pub use easy::has_subquery;
 pub use free::free;
 use free::{lateral_of, subquery_of, with_subquery};
 use model::{Code, Error};

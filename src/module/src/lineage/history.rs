@@ -63,7 +63,7 @@ pub fn serve_history(call: &mut Call<'_>) -> Result<()> {
     // A vote that this member has not heard of yet would count, and be lost.
     node.raft.catch_up(Deadline::after_ms(CONFIRM_TIMEOUT_MS))?;
     failpoint::reach("history.confirmed");
-    awake::expect(node, &answer(node, &request)?.address)?;
+    awake::announce(node, &answer(node, &request)?.address)?;
     let deadline = Deadline::after_ms(request.wait_ms.min(WAIT_MS_MAX));
     let answer = loop {
         let answer = answer(node, &request)?;

@@ -103,7 +103,7 @@ impl Peer {
     }
 
     /// The peer is known to be there: connects at once, however often that has failed.
-    pub fn expect(self: &Rc<Self>) {
+    pub fn retry_now(self: &Rc<Self>) {
         if let State::Down { retry_after, .. } = &mut *self.state.borrow_mut() {
             *retry_after = Deadline::after_ms(0);
             self.pause_ms.set(PAUSE_MIN_MS);

@@ -30,6 +30,7 @@ mod memory;
 mod moments;
 mod names;
 mod place;
+mod products;
 mod provider;
 mod ranges;
 mod scan;

@@ -13,6 +13,7 @@ use super::lists::KeepsLists;
 use super::meaning;
 use super::memory::QueryPool;
 use super::place::WindowsInOrder;
+use super::products::KeepsTypes;
 use super::provider::Names;
 use super::site::Site;
 use super::spelling::respell;
@@ -71,7 +72,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
         rules.push(match rule.name() {
             "push_down_filter" => Arc::new(PushedInOrder(rule)),
-            "simplify_expressions" => Arc::new(KeepsLists(rule)),
+            "simplify_expressions" => Arc::new(KeepsTypes(Arc::new(KeepsLists(rule)))),
             "eliminate_cross_join" => Arc::new(KeepsConditions(rule)),
             _ => rule,
         });

@@ -139,6 +139,13 @@ pub struct Replicaset {
     pub version: u64,
 }
 
+impl Replicaset {
+    /// Whether a member is its master, or the only one in sync: nobody else may have what it has acknowledged.
+    pub fn needs(&self, member: &InstanceName) -> bool {
+        self.master.as_ref() == Some(member) || self.in_sync.iter().eq([member])
+    }
+}
+
 /// All of it, with the counter that gives out Raft ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {

@@ -11,8 +11,7 @@ use std::collections::BTreeSet;
 pub fn begin_if_possible(node: &'static Node) -> Result<()> {
     let state = node.state();
     let Some(replicaset) = replicaset(node, &state) else { return Ok(()) };
-    let is_needed = replicaset.master.as_ref() == Some(&node.me.name) || replicaset.in_sync.iter().eq([&node.me.name]);
-    if is_needed || node.raft.status().membership.is_voter(node.me.raft_id) {
+    if replicaset.needs(&node.me.name) || node.raft.status().membership.is_voter(node.me.raft_id) {
         return Ok(());
     }
     let others = state.topology.instances.values().filter(|other| other.is_online() && other.name != node.me.name);

@@ -85,12 +85,11 @@ fn answer(node: &Node, request: &HistoryRequest) -> Result<HistoryAnswer> {
         return Err(Error::new(Code::NoSuchInstance, format!("this instance \"{name}\" is no member any more")));
     }
     let replicaset = state.topology.replicaset(&instance.replicaset)?;
-    let is_needed = replicaset.master.as_ref() == Some(&name) || replicaset.in_sync.iter().eq([&name]);
     Ok(HistoryAnswer {
         incarnation: instance.incarnation,
         address: instance.address.clone(),
         history: replicaset.history.clone(),
-        is_needed,
+        is_needed: replicaset.needs(&name),
         is_online: instance.is_online(),
         is_voter: node.raft.status().membership.is_voter(instance.raft_id),
     })

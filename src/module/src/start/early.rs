@@ -88,11 +88,15 @@ impl<'a> Early<'a> {
 
     fn anew(&self, folder: &Folder, identity: &Identity) -> Result<Option<Identity>> {
         let answer = self.ask(0, Deadline::after(ASK_TIMEOUT))?;
-        let Some(stray) = self.stray(folder, &answer)?.filter(|_| !answer.is_needed) else { return Ok(None) };
-        log::error!("picodata: this instance has rows that nobody acknowledged: {stray}; it begins anew");
+        let Some(stray) = self.stray(folder, &answer)? else { return Ok(None) };
         failpoint::reach("early.stray");
         // Reading the log has taken a while.
-        if !self.ask(0, Deadline::after(ASK_TIMEOUT))?.can_be_spared() {
+        let answer = self.ask(0, Deadline::after(ASK_TIMEOUT))?;
+        if answer.is_needed {
+            return Ok(None);
+        }
+        log::error!("picodata: this instance has rows that nobody acknowledged: {stray}; it begins anew");
+        if !answer.can_be_spared() {
             self.wait_until_spared(answer)?;
         }
         failpoint::reach("early.spared");

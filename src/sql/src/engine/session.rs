@@ -9,12 +9,11 @@ use super::functions::{aggregates, scalars};
 use super::hiding::HideConstants;
 use super::join_keys;
 use super::join_order::KeepsConditions;
-use super::lists::KeepsLists;
 use super::meaning;
 use super::memory::QueryPool;
 use super::place::WindowsInOrder;
-use super::products::KeepsTypes;
 use super::provider::Names;
+use super::simplify::SimplifiedRightly;
 use super::site::Site;
 use super::spelling::respell;
 use super::types::scalar_of;
@@ -72,7 +71,7 @@ fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         }
         rules.push(match rule.name() {
             "push_down_filter" => Arc::new(PushedInOrder(rule)),
-            "simplify_expressions" => Arc::new(KeepsTypes(Arc::new(KeepsLists(rule)))),
+            "simplify_expressions" => Arc::new(SimplifiedRightly(rule)),
             "eliminate_cross_join" => Arc::new(KeepsConditions(rule)),
             _ => rule,
         });

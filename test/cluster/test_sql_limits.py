@@ -95,6 +95,27 @@ def test_a_query_is_cancelled_by_its_id_from_any_instance(loaded, text):
     assert_nothing_open(loaded)
 
 
+# Ends a query of several parts again and again, after ever more turns of the event loop: between any two of its steps.
+CANCEL_EARLY = """
+    local text, times = ...
+    local fiber, picodata, ended = require('fiber'), require('picodata'), 0
+    for turns = 1, times do
+        local asked = fiber.new(function() return picodata.sql(text, {}, {timeout = 100}) end)
+        asked:set_joinable(true)
+        for _ = 1, 20 * turns do fiber.yield() end
+        for _, query in ipairs(picodata.queries().queries) do picodata.cancel(query.id) end
+        local is_answered, cause = asked:join()
+        if not is_answered and cause.code == 20203 then ended = ended + 1 end
+    end
+    return ended
+"""
+
+
+def test_a_query_that_is_cancelled_between_any_two_of_its_steps_leaves_nothing_open(loaded):
+    assert loaded[0].eval(CANCEL_EARLY, AT_ROUTER, 300)[0] > 0
+    assert_nothing_open(loaded)
+
+
 def test_ids_that_name_nothing_are_refused(loaded):
     for argument, code in [("i1", ARGUMENT), ("i1-x", ARGUMENT), (1, ARGUMENT), ("i9-1", NO_SUCH_INSTANCE)]:
         with pytest.raises(tarantool.error.DatabaseError) as raised:

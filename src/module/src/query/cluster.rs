@@ -22,6 +22,8 @@ const PAUSE_MAX_MS: u64 = 200;
 #[derive(Default)]
 pub struct ModuleCluster {
     has_read: HasRead,
+    /// The fragment of another instance's query that this is for.
+    fragment: Option<QueryKey>,
 }
 
 /// Whether rows were read on this instance that could be lost yet, so that an answer has to wait.
@@ -38,6 +40,10 @@ impl HasRead {
 }
 
 impl ModuleCluster {
+    pub fn for_fragment(key: QueryKey) -> Self {
+        Self { fragment: Some(key), ..Self::default() }
+    }
+
     pub fn has_read(&self) -> HasRead {
         self.has_read.clone()
     }
@@ -60,7 +66,8 @@ impl Cluster for ModuleCluster {
     }
 
     fn moment(&self, tables: Vec<TableId>, scans: usize, query: Option<(QueryKey, Instant)>) -> Arc<Moment> {
-        moments::begin(tables, scans, query)
+        let is_wanted = || self.fragment.as_ref().is_none_or(fragments::is_known);
+        moments::begin(tables, scans, query, is_wanted)
     }
 
     fn query_key(&self) -> QueryKey {

@@ -67,6 +67,11 @@ pub fn count() -> usize {
     fragments(|fragments| fragments.len())
 }
 
+/// Whether the fragment was neither read to its end nor cancelled, and its time is not over.
+pub fn is_known(key: &Key) -> bool {
+    fragments(|fragments| fragments.contains_key(key))
+}
+
 /// Ends a fragment in whatever state it is.
 fn end(key: &Key) {
     // Dropped after the lock is given back: its scans have things to do.
@@ -185,7 +190,7 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
         tokio::time::sleep_until(until.into()).await;
         end(&ending);
     })?;
-    let cluster = ModuleCluster::default();
+    let cluster = ModuleCluster::for_fragment(key.clone());
     let has_read = cluster.has_read();
     let first = async move {
         let frames = sql.engine.run_fragment(Arc::new(cluster), request).await?;

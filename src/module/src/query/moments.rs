@@ -49,7 +49,15 @@ pub fn next_query() -> u64 {
 }
 
 /// A new moment, or the one that the query has here already. Called on a worker thread.
-pub fn begin(tables: Vec<TableId>, scans: usize, query: Option<(QueryKey, Instant)>) -> Arc<Moment> {
+///
+/// A router cancels the parts of a query before it says that the query is over. So what begins for a part that `is_wanted`
+/// no more may come after that word, and is not kept: nobody would end it.
+pub fn begin(
+    tables: Vec<TableId>,
+    scans: usize,
+    query: Option<(QueryKey, Instant)>,
+    is_wanted: impl FnOnce() -> bool,
+) -> Arc<Moment> {
     let fresh = |scans| {
         let number = LAST_MOMENT.fetch_add(1, Ordering::Relaxed) + 1;
         Arc::new(Moment::new(number, tables, scans, scans::end_moment))
@@ -61,6 +69,10 @@ pub fn begin(tables: Vec<TableId>, scans: usize, query: Option<(QueryKey, Instan
         }
         // How many parts are still to come is not known.
         let moment = fresh(usize::MAX);
+        // Asked with the moments locked: who ends them comes before this or after it.
+        if !is_wanted() {
+            return moment;
+        }
         let ending = key.clone();
         let expiry = tokio::spawn(async move {
             tokio::time::sleep_until(deadline.into()).await;

@@ -45,6 +45,8 @@ macro_rules! settings {
 settings! {
     /// Memory that one query may take on one instance, in MiB.
     SqlMemoryMaxMb = "sql_memory_max_mb", Integer { default: 512, min: 8, max: 1 << 20 };
+    /// Memory of one instance for columns of tables that are read again and again, in MiB; 0 keeps none.
+    SqlColumnarMaxMb = "sql_columnar_max_mb", Integer { default: 512, min: 0, max: 1 << 20 };
     /// Queries that run at the same time on one instance; more wait.
     SqlConcurrentMax = "sql_concurrent_max", Integer { default: 64, min: 1, max: 4_096 };
     /// Rows that one query may answer.

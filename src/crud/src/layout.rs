@@ -75,6 +75,20 @@ impl Layout {
         self.cells.len()
     }
 
+    /// The stored bytes of the bucket, if the table has buckets, and of the primary key: a key of the primary index.
+    ///
+    /// Errors: `Internal` when the tuple is none of this table.
+    pub fn primary_key_of(&self, tuple: &[u8]) -> Result<Vec<u8>> {
+        let offset = self.table.stored_offset();
+        let mut key = Vec::with_capacity(32);
+        for field in (0..offset).chain(self.table.primary_key.iter().map(|column| column + offset)) {
+            let bytes =
+                field_of(tuple, field).ok_or_else(|| Error::internal("a stored tuple lacks its primary key"))?;
+            key.extend_from_slice(bytes);
+        }
+        Ok(key)
+    }
+
     /// The stored value of a column, also where the tuple is older than the column.
     pub fn column<'t>(&'t self, tuple: &'t [u8], position: usize) -> Option<&'t [u8]> {
         let fill = || self.fills.get(position).map(Vec::as_slice).filter(|fill| !fill.is_empty());

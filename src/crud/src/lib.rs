@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod batch;
 pub mod cell;
+pub mod chunks;
 pub mod compare;
 pub mod guard;
 pub mod layout;

@@ -8,14 +8,15 @@
 //! A row is known by the bytes of its primary key. Where two keys are equal but written differently, such as decimals
 //! 1.0 and 1.00, both are remembered.
 
-use crate::compare::{TupleOrder, field_of};
+use crate::chunks::{Chunks, Content, Found, Kept, Place};
+use crate::compare::TupleOrder;
 use crate::layout::Layout;
 use crate::scan::Walk;
 use crate::selection::Selection;
-use crate::slice::{SLICE_BYTES_MAX, SLICE_ROWS_MAX, SliceRequest, Slicer};
+use crate::slice::{Ended, SLICE_BYTES_MAX, SLICE_ROWS_MAX, SliceRequest, Slicer};
 use foldhash::{HashMap, HashSet};
 use model::{Code, ColumnType, Error, Result, TableId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ type Key = Rc<[u8]>;
 pub struct Moment {
     tables: HashMap<TableId, Remembered>,
     bytes: usize,
+    /// The time at which it began: changes of rows are counted.
+    began: u64,
     /// Why it can not be seen any more.
     lost: Option<Error>,
 }
@@ -68,14 +71,15 @@ impl Progress {
 }
 
 impl Moment {
+    /// A moment that begins at this time.
+    pub fn at(began: u64) -> Self {
+        Self { began, ..Self::default() }
+    }
+
     /// Remembers changes of this table from now on.
     pub fn watch(&mut self, layout: Arc<Layout>) {
         let id = layout.table.id;
         self.tables.entry(id).or_insert_with(|| Remembered { layout, rows: HashMap::default(), scans: Vec::new() });
-    }
-
-    pub fn tables(&self) -> impl Iterator<Item = TableId> {
-        self.tables.keys().copied()
     }
 
     /// Whether rows of the table have changed since it began.
@@ -120,7 +124,7 @@ impl Moment {
     fn is_known(&self, table: TableId, tuple: &[u8]) -> Result<bool> {
         match self.tables.get(&table) {
             Some(remembered) if !remembered.rows.is_empty() => {
-                Ok(remembered.rows.contains_key(key_of(&remembered.layout, tuple)?.as_slice()))
+                Ok(remembered.rows.contains_key(remembered.layout.primary_key_of(tuple)?.as_slice()))
             }
             _ => Ok(false),
         }
@@ -131,7 +135,7 @@ impl Remembered {
     /// Remembers a row at its first change; answers how many bytes that took. `was_there`: the tuple is that of the moment,
     /// otherwise there was none.
     fn remember(&mut self, tuple: &[u8], was_there: bool) -> Result<usize> {
-        let key = key_of(&self.layout, tuple)?;
+        let key = self.layout.primary_key_of(tuple)?;
         if self.rows.contains_key(key.as_slice()) {
             return Ok(0);
         }
@@ -152,15 +156,39 @@ impl Remembered {
     }
 }
 
-/// The stored bytes of the bucket, if the table has buckets, and of the primary key.
-fn key_of(layout: &Layout, tuple: &[u8]) -> Result<Vec<u8>> {
-    let offset = layout.table.stored_offset();
-    let mut key = Vec::with_capacity(32);
-    for field in (0..offset).chain(layout.table.primary_key.iter().map(|column| column + offset)) {
-        let bytes = field_of(tuple, field).ok_or_else(|| Error::internal("a stored tuple lacks its primary key"))?;
-        key.extend_from_slice(bytes);
+/// How a scan goes by chunks.
+#[derive(Debug)]
+pub struct Course<'a, C> {
+    pub chunks: &'a mut Chunks<C>,
+    /// None once it can not go by them any more.
+    pub place: &'a mut Option<Place>,
+    pub columns: &'a [usize],
+    /// The time of the last change of any row.
+    pub now: u64,
+}
+
+impl<C: Content> Course<'_, C> {
+    fn advance(&mut self) {
+        self.place.iter_mut().for_each(Place::advance);
     }
-    Ok(key)
+
+    fn cut(&mut self) {
+        self.place.iter_mut().for_each(|place| self.chunks.cut(place));
+    }
+
+    fn end_here(&mut self) {
+        self.place.iter_mut().for_each(|place| self.chunks.end_at(place));
+    }
+
+    fn fill(&mut self, rows: usize) -> Option<C> {
+        self.place.and_then(|place| self.chunks.fill(place, rows))
+    }
+}
+
+/// The last tuple of a slice; empty when it has none.
+fn last_of<'a>(bytes: &'a [u8], ends: &[u32]) -> &'a [u8] {
+    let Some((_, before)) = ends.split_last() else { return &[] };
+    &bytes[before.last().map_or(0, |end| *end as usize)..]
 }
 
 /// A scan at a moment.
@@ -202,9 +230,9 @@ impl MomentScan {
     /// Errors: what the host says; `Conflict`, or why else the moment was lost.
     pub fn next(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
         if self.remembered.is_none() {
-            let has_more = self.walk(walk, bytes, ends)?;
+            let (ended, _) = self.walk(walk, bytes, ends)?;
             self.moment.borrow().check()?;
-            if has_more {
+            if ended != Ended::AtEnd {
                 return Ok(true);
             }
             self.remembered = Some(self.not_given()?.into_iter());
@@ -213,10 +241,160 @@ impl MomentScan {
         Ok(self.give_remembered(bytes, ends))
     }
 
-    fn walk(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
+    /// The same with slices of so many rows instead of `SLICE_ROWS_MAX`.
+    pub fn of_slices(mut self, rows: usize) -> Self {
+        self.slicer.slice_rows = rows;
+        self
+    }
+
+    /// Whether it may go by chunks: it reads everything there is, without yielding.
+    pub fn is_full(&self) -> bool {
+        !self.yields && self.slicer.is_full()
+    }
+
+    /// As `next`, by way of chunks, of a scan that `is_full`: takes what is kept of them where it can, and leaves in them
+    /// what it reads.
+    pub fn next_by_chunks<C: Content>(
+        &mut self,
+        walk: &mut impl Walk,
+        mut course: Course<'_, C>,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<(bool, Option<Kept<C>>)> {
+        self.moment.borrow().check()?;
+        let began = self.moment.borrow().began;
+        let (Some(place), false) = (*course.place, self.has_walked()) else {
+            return Ok((self.next(walk, bytes, ends)?, None));
+        };
+        let kept = match course.chunks.find(place, began) {
+            Found::Chunk { end, content: Some(content) } if content.has(course.columns) => {
+                let content = content.clone();
+                self.pass_over(end)?;
+                course.advance();
+                Some(Kept { content, is_complete: true })
+            }
+            Found::Chunk { end, .. } => {
+                let end = end.to_vec();
+                self.read_chunk(walk, &mut course, &end, bytes, ends)?
+            }
+            Found::Unread => {
+                let (_, passed) = self.walk(walk, bytes, ends)?;
+                self.make_chunk(&mut course, passed, bytes, ends)?
+            }
+            Found::AtEnd => {
+                self.pass_over(&[])?;
+                None
+            }
+            Found::Lost => {
+                *course.place = None;
+                return Ok((self.next(walk, bytes, ends)?, None));
+            }
+        };
+        if !self.has_walked() {
+            return Ok((true, kept));
+        }
+        let remembered = self.not_given()?;
+        let has_more = !remembered.is_empty();
+        self.remembered = Some(remembered.into_iter());
+        Ok((has_more, kept))
+    }
+
+    /// Reads the rows of a chunk that is known, and keeps them when all of them are as they are now.
+    fn read_chunk<C: Content>(
+        &mut self,
+        walk: &mut impl Walk,
+        course: &mut Course<'_, C>,
+        end: &[u8],
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<Option<Kept<C>>> {
+        let chunks = &*course.chunks;
+        let (ended, passed) = self.walk_until(walk, |tuple| chunks.is_behind(tuple, end), bytes, ends)?;
+        match ended {
+            Ended::Full => {
+                course.cut();
+                return self.make_chunk(course, passed, bytes, ends);
+            }
+            Ended::Reached => self.pass_over(end)?,
+            Ended::AtEnd => {
+                course.end_here();
+                self.pass_over(&[])?;
+            }
+        }
+        let content = if passed == 0 { course.fill(ends.len()) } else { None };
+        course.advance();
+        Ok(content.map(|content| Kept { content, is_complete: false }))
+    }
+
+    /// Makes a chunk, the last one, of a slice that was just read.
+    fn make_chunk<C: Content>(
+        &mut self,
+        course: &mut Course<'_, C>,
+        passed: usize,
+        bytes: &[u8],
+        ends: &[u32],
+    ) -> Result<Option<Kept<C>>> {
+        let end = if self.has_walked() { &[][..] } else { last_of(bytes, ends) };
+        if end.is_empty() && !self.has_walked() {
+            // A slice of rows that nobody wants: what becomes of them until the next is not known.
+            *course.place = None;
+            return Ok(None);
+        }
+        // From the chunk's end, not from where the walk has come to: rows may be put in between.
+        self.pass_over(end)?;
+        let content = (passed == 0).then(|| C::of_rows(ends.len()));
+        course.chunks.push(end, content.clone(), course.now);
+        course.advance();
+        Ok(content.map(|content| Kept { content, is_complete: false }))
+    }
+
+    fn has_walked(&self) -> bool {
+        self.progress.borrow().has_walked
+    }
+
+    /// All rows up to a tuple were given, or need not be; empty for all there are.
+    fn pass_over(&mut self, end: &[u8]) -> Result<()> {
+        let mut progress = self.progress.borrow_mut();
+        if end.is_empty() {
+            progress.has_walked = true;
+            self.slicer.finish();
+            return Ok(());
+        }
+        progress.set_last(end);
+        self.slicer.go_on_behind(end)
+    }
+
+    fn walk(&mut self, walk: &mut impl Walk, bytes: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<(Ended, usize)> {
+        self.read(bytes, ends, |slicer, is_wanted, bytes, ends| {
+            let has_more = slicer.next(walk, is_wanted, bytes, ends)?;
+            Ok(if has_more { Ended::Full } else { Ended::AtEnd })
+        })
+    }
+
+    fn walk_until(
+        &mut self,
+        walk: &mut impl Walk,
+        is_beyond: impl Fn(&[u8]) -> bool,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<(Ended, usize)> {
+        self.read(bytes, ends, |slicer, is_wanted, bytes, ends| {
+            slicer.next_until(walk, is_wanted, is_beyond, bytes, ends)
+        })
+    }
+
+    /// Reads a slice, and answers how it ended and how many of its tuples are not those of the moment.
+    fn read(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+        slice: impl FnOnce(&mut Slicer, &dyn Fn(&[u8]) -> Result<bool>, &mut Vec<u8>, &mut Vec<u32>) -> Result<Ended>,
+    ) -> Result<(Ended, usize)> {
         let (moment, progress, table, yields) = (&self.moment, &self.progress, self.table, self.yields);
+        let passed = Cell::new(0);
         let is_wanted = |tuple: &[u8]| -> Result<bool> {
             if moment.borrow().is_known(table, tuple)? {
+                passed.set(passed.get() + 1);
                 return Ok(false);
             }
             if yields {
@@ -224,14 +402,13 @@ impl MomentScan {
             }
             Ok(true)
         };
-        let has_more = self.slicer.next(walk, is_wanted, bytes, ends)?;
+        let ended = slice(&mut self.slicer, &is_wanted, bytes, ends)?;
         let mut progress = self.progress.borrow_mut();
-        progress.has_walked = !has_more;
-        if let Some(last) = ends.len().checked_sub(1) {
-            let start = last.checked_sub(1).map_or(0, |before| ends[before] as usize);
-            progress.set_last(&bytes[start..]);
+        progress.has_walked = ended == Ended::AtEnd;
+        if !ends.is_empty() {
+            progress.set_last(last_of(bytes, ends));
         }
-        Ok(has_more)
+        Ok((ended, passed.get()))
     }
 
     /// The tuples of the moment that the walk did not come across.

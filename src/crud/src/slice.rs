@@ -19,6 +19,8 @@ pub const SLICE_ROWS_MAX: usize = 4096;
 const SEEK_ROWS: usize = 4;
 /// Bytes after which a slice ends.
 pub const SLICE_BYTES_MAX: usize = 4 << 20;
+/// A slice that has to come to a certain tuple may be so many times as large.
+const STRETCH: usize = 2;
 
 /// Which tuples to read.
 #[derive(Clone, Debug)]
@@ -59,16 +61,40 @@ pub struct Slicer {
     range: usize,
     bucket: BucketId,
     is_positioned: bool,
+    /// Where to go on, as a whole key of the index: behind its tuple.
+    behind: Option<(usize, Vec<u8>)>,
     is_done: bool,
     rows: usize,
+    pub(crate) slice_rows: usize,
+}
+
+/// How a slice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It is full; there may be more.
+    Full,
+    /// What it was to come to has been passed.
+    Reached,
+    /// There is nothing more.
+    AtEnd,
 }
 
 impl Slicer {
     pub fn new(request: SliceRequest) -> Self {
         let by_bucket = request.layout.is_sharded() && request.index == 0;
         let is_done = request.ranges.is_empty();
-        let mut slicer =
-            Self { by_bucket, part: 0, range: 0, bucket: 0, is_positioned: false, is_done, rows: 0, request };
+        let mut slicer = Self {
+            by_bucket,
+            part: 0,
+            range: 0,
+            bucket: 0,
+            is_positioned: false,
+            behind: None,
+            is_done,
+            rows: 0,
+            slice_rows: SLICE_ROWS_MAX,
+            request,
+        };
         match slicer.has_list() {
             true => slicer.enter_part(0),
             false if by_bucket => slicer.enter_range(0),
@@ -88,11 +114,36 @@ impl Slicer {
         bytes: &mut Vec<u8>,
         ends: &mut Vec<u32>,
     ) -> Result<bool> {
+        let ended = self.read(walk, is_wanted, |_| false, 1, bytes, ends)?;
+        Ok(ended != Ended::AtEnd)
+    }
+
+    /// As `next`, up to the first tuple that `is_beyond`, which is not given. A slice that does not get there is larger.
+    pub(crate) fn next_until(
+        &mut self,
+        walk: &mut impl Walk,
+        is_wanted: impl Fn(&[u8]) -> Result<bool>,
+        is_beyond: impl Fn(&[u8]) -> bool,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<Ended> {
+        self.read(walk, is_wanted, is_beyond, STRETCH, bytes, ends)
+    }
+
+    fn read(
+        &mut self,
+        walk: &mut impl Walk,
+        is_wanted: impl Fn(&[u8]) -> Result<bool>,
+        is_beyond: impl Fn(&[u8]) -> bool,
+        stretch: usize,
+        bytes: &mut Vec<u8>,
+        ends: &mut Vec<u32>,
+    ) -> Result<Ended> {
         let bytes_before = bytes.len();
         let mut looked_at = 0;
-        while looked_at < SLICE_ROWS_MAX {
+        while looked_at < self.slice_rows * stretch {
             self.is_done |= !self.takes_more();
-            if self.is_done || bytes.len() - bytes_before >= SLICE_BYTES_MAX {
+            if self.is_done || bytes.len() - bytes_before >= SLICE_BYTES_MAX * stretch {
                 break;
             }
             if !self.is_positioned {
@@ -105,6 +156,11 @@ impl Slicer {
                 self.is_done = true;
                 break;
             }
+            if is_beyond(&bytes[start..]) {
+                bytes.truncate(start);
+                self.is_positioned = false;
+                return Ok(Ended::Reached);
+            }
             if self.wants(&bytes[start..])? && is_wanted(&bytes[start..])? {
                 ends.push(bytes.len() as u32);
                 self.rows += 1;
@@ -112,7 +168,32 @@ impl Slicer {
                 bytes.truncate(start);
             }
         }
-        Ok(!self.is_done)
+        Ok(if self.is_done { Ended::AtEnd } else { Ended::Full })
+    }
+
+    /// Whether it reads the whole of its buckets, or of a table without buckets, in the order of the primary index.
+    pub(crate) fn is_full(&self) -> bool {
+        let SliceRequest { index, descending, ranges, rows_max, .. } = &self.request;
+        let is_open = |range: &SliceRange| range.lower.is_none() && range.upper.is_none() && range.bucket.is_none();
+        *index == 0 && !descending && rows_max.is_none() && matches!(&ranges[..], [range] if is_open(range))
+    }
+
+    /// Goes on behind a tuple of the primary index, whether it is still there or not. Of a scan that `is_full` only.
+    pub(crate) fn go_on_behind(&mut self, tuple: &[u8]) -> Result<()> {
+        if self.by_bucket {
+            self.range = 0;
+            self.go_to(bucket_of_stored(tuple)?);
+        }
+        let layout = &self.request.layout;
+        let parts = layout.table.stored_offset() + layout.table.primary_key.len();
+        self.behind = Some((parts, layout.primary_key_of(tuple)?));
+        self.is_positioned = false;
+        Ok(())
+    }
+
+    /// There is nothing more to read.
+    pub(crate) fn finish(&mut self) {
+        self.is_done = true;
     }
 
     /// Whether fewer tuples were given than wanted.
@@ -166,6 +247,10 @@ impl Slicer {
     }
 
     fn seek(&mut self, walk: &mut impl Walk) -> Result<()> {
+        self.is_positioned = true;
+        if let Some((parts, key)) = self.behind.take() {
+            return walk.seek(Direction::Greater, parts, &key);
+        }
         let (mut parts, mut key) = (0, Vec::new());
         if self.by_bucket {
             msgpack::write_uint(&mut key, self.bucket.into());
@@ -177,9 +262,7 @@ impl Slicer {
             parts += near.values.len();
             is_exclusive = matches!(near.operator, Operator::Less | Operator::Greater);
         }
-        walk.seek(Direction::towards(self.request.descending, is_exclusive), parts, &key)?;
-        self.is_positioned = true;
-        Ok(())
+        walk.seek(Direction::towards(self.request.descending, is_exclusive), parts, &key)
     }
 
     /// Whether the tuple under the iterator is part of the scan; moves on where it is not.

@@ -3,6 +3,7 @@
 //! `module` implements these traits over box, the bucket map and the connections; tests implement them in memory, so
 //! that the same statements run on both.
 
+use crate::columns::Columns;
 use async_trait::async_trait;
 use model::{
     BucketId, Code, Error, InstanceName, ReplicasetName, Result, SchemaChange, Sequence, Table, TableId, TierName,
@@ -77,6 +78,8 @@ pub struct ScanRequest {
     pub rows_max: Option<usize>,
     /// Only the number of rows is wanted: the storage may count them instead of copying them.
     pub count_only: bool,
+    /// Positions of the table's columns that are wanted of each tuple: what else is in it is not looked at.
+    pub columns: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +95,26 @@ pub struct TupleBatch {
     pub ends: Vec<u32>,
     /// Rows beside these that were counted only.
     pub counted: usize,
+    pub columnar: Option<Columnar>,
+}
+
+/// What a storage keeps of the rows of a slice.
+#[derive(Clone, Debug)]
+pub enum Columnar {
+    /// Stands for the tuples, which were not read: has all columns that are wanted.
+    Whole(Arc<Columns>),
+    /// Of these tuples, for who decodes them to leave the columns in.
+    ToFill(Arc<Columns>),
+}
+
+impl TupleBatch {
+    /// How many rows it has beside those that were counted only.
+    pub fn rows(&self) -> usize {
+        match &self.columnar {
+            Some(Columnar::Whole(columns)) => columns.rows,
+            _ => self.ends.len(),
+        }
+    }
 }
 
 /// Names a query among all that run in the cluster: the instance that was asked, and the query's number there.

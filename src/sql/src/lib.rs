@@ -1,6 +1,7 @@
 //! SQL: text -> statement -> plan -> distributed plan -> rows.
 
 pub mod cluster;
+pub mod columns;
 pub mod engine;
 pub mod front;
 #[cfg(any(test, feature = "testing"))]

@@ -2,6 +2,7 @@
 
 mod answers;
 mod batch;
+mod chunks;
 mod memory;
 mod moments;
 mod rows;

@@ -22,12 +22,12 @@ struct Live {
 }
 
 #[derive(Clone, Debug)]
-enum Write {
+pub enum Write {
     Replace(i64, i64),
     Delete(i64),
 }
 
-fn tuple(layout: &Layout, id: i64, age: i64) -> Vec<u8> {
+pub fn tuple(layout: &Layout, id: i64, age: i64) -> Vec<u8> {
     let mut tuple = Vec::new();
     let row = pack(&[int(id), text("a"), int(age)]);
     RowWriter::new(layout, BUCKETS).row(&mut msgpack::Reader::new(&row), &mut tuple).unwrap();

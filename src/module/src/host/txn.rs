@@ -5,6 +5,7 @@
 use super::error;
 use super::ffi::{self as own, TxnSavepoint};
 use model::{Code, Error, Result};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use tarantool::ffi::tarantool as ffi;
 
@@ -14,12 +15,39 @@ pub struct Transaction {
     _not_send: PhantomData<*mut ()>,
 }
 
+thread_local! {
+    static ON_FAILED_COMMIT: Cell<fn()> = const { Cell::new(|| ()) };
+    /// The last transaction that began here, and the last that did not and was seen.
+    static OURS: Cell<i64> = const { Cell::new(NONE) };
+    static FOREIGN: Cell<i64> = const { Cell::new(NONE) };
+}
+
+/// The number of no transaction.
+const NONE: i64 = -1;
+
+/// Has `told` called whenever the log did not take a transaction, whose changes are gone by then.
+pub fn on_failed_commit(told: fn()) {
+    ON_FAILED_COMMIT.set(told);
+}
+
+/// Whether the running fiber is in a transaction that is not one of `Transaction`, and this is the first time that it is asked.
+/// memtx's transactions do not yield before they are committed, so there is one at a time.
+pub fn is_first_sight_of_foreign() -> bool {
+    // SAFETY: reads a field of the running fiber.
+    let id = unsafe { own::box_txn_id() };
+    id != OURS.get() && FOREIGN.replace(id) != id
+}
+
 impl Transaction {
     /// Errors: `Internal` when the fiber is in a transaction already.
     pub fn begin() -> Result<Transaction> {
         // SAFETY: called on a fiber of the tx thread, after box.cfg.
         match unsafe { ffi::box_txn_begin() } {
-            0 => Ok(Transaction { _not_send: PhantomData }),
+            0 => {
+                // SAFETY: reads a field of the running fiber.
+                OURS.set(unsafe { own::box_txn_id() });
+                Ok(Transaction { _not_send: PhantomData })
+            }
             _ => Err(error::last()),
         }
     }
@@ -30,7 +58,11 @@ impl Transaction {
         // SAFETY: as above; the host ends the transaction in either case.
         match unsafe { ffi::box_txn_commit() } {
             0 => Ok(()),
-            _ => Err(error::last()),
+            _ => {
+                let error = error::last();
+                ON_FAILED_COMMIT.get()();
+                Err(error)
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::host::{Call, Deadline};
 use crate::net::CallError;
 use crate::node::{self, Node};
 use crate::side_by_side::{self, Task};
+use crate::storage::columns;
 use boot::Address;
 use catalog::{InstanceState, State};
 use futures::future::{AbortHandle, Abortable};
@@ -88,7 +89,7 @@ fn id(node: &Node, number: u64) -> String {
 }
 
 /// `picodata.queries()`: `{queries = {{id=, instance=, text=, seconds=, seconds_left=}, ...}, instances = {{name=,
-/// fragments=, scans=, moments=, memory_bytes=}, ...}}`, of all instances that are online. One that does not answer has a name
+/// fragments=, scans=, moments=, memory_bytes=, columnar_bytes=}, ...}}`, of all instances that are online. One that does not answer has a name
 /// and an `error`.
 pub fn serve_list(call: &mut Call<'_>) -> Result<()> {
     let node = node::get()?;
@@ -180,7 +181,7 @@ fn list(node: &Node) -> Result<Vec<u8>> {
             write_double(&mut out, entry.deadline.saturating_duration_since(Instant::now()).as_secs_f64());
         }
     }
-    write_map_len(&mut out, 5);
+    write_map_len(&mut out, 6);
     write_str(&mut out, "name");
     write_str(&mut out, name);
     let numbers = [
@@ -188,6 +189,7 @@ fn list(node: &Node) -> Result<Vec<u8>> {
         ("scans", scans::count()),
         ("moments", moments::count()),
         ("memory_bytes", Sql::get()?.engine.memory_bytes()),
+        ("columnar_bytes", columns::bytes()),
     ];
     for (name, number) in numbers {
         write_str(&mut out, name);

@@ -61,7 +61,7 @@ fn watch(moment: &cluster::Moment) -> Result<Rc<RefCell<Moment>>> {
     if let Some(watched) = moments::watched(moment.number) {
         return Ok(watched);
     }
-    let fresh = Rc::default();
+    let fresh = moments::fresh();
     moments::watch(storage::get()?, moment.number, &fresh, &moment.tables)?;
     Ok(fresh)
 }
@@ -75,7 +75,7 @@ fn open_watched(request: &ScanRequest, moment: &cluster::Moment) -> Result<Kept>
 fn open_and_read(request: &ScanRequest, moment: &cluster::Moment) -> Result<(Option<TupleBatch>, Option<Kept>)> {
     let storage = storage::get()?;
     let known = moments::watched(moment.number);
-    let own = known.clone().unwrap_or_default();
+    let own = known.clone().unwrap_or_else(moments::fresh);
     let mut cursor = storage.open_scan(request, Rc::clone(&own))?;
     let (slice, has_more) = cursor.next_slice()?;
     if known.is_none() && (has_more || moment.scans > 1) {

@@ -67,9 +67,10 @@ end
 local row_triggers = {}
 
 function setup.watch_rows(space_id)
-    local row_changed = require('picodata.core').row_changed
+    local core = require('picodata.core')
+    local row_changed, rows_taken_back = core.row_changed, core.rows_taken_back
     local trigger = function(old, new)
-        row_changed(space_id, old, new)
+        if row_changed(space_id, old, new) then box.on_rollback(rows_taken_back) end
     end
     box.space[space_id]:on_replace(trigger)
     row_triggers[space_id] = trigger

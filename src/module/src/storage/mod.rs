@@ -5,6 +5,7 @@
 //! themselves are the crate `crud`'s.
 
 pub mod batch;
+pub mod columns;
 pub mod global;
 pub mod moments;
 pub mod procedure;
@@ -14,8 +15,9 @@ pub mod select;
 pub mod spaces;
 mod store;
 pub mod truncation;
+pub mod watching;
 
-use crate::host::{Deadline, Event, fiber};
+use crate::host::{Deadline, Event, fiber, txn};
 use crate::{acks, lease};
 use catalog::{Move, MoveId, SchemaId, State};
 use crud::batch::Tables;
@@ -99,6 +101,8 @@ pub fn get() -> Result<&'static Storage> {
     STORAGE.with(|cell| match cell.get() {
         Some(storage) => Ok(*storage),
         None => {
+            // The host takes changes back without telling its triggers.
+            txn::on_failed_commit(|| watching::lose(None));
             let storage: &'static Storage = Box::leak(Box::new(Storage {
                 guard: RefCell::new(BucketGuard::new("")),
                 tables: RefCell::default(),
@@ -194,6 +198,9 @@ impl Storage {
         let Some(instance) = state.topology.instances.get(me) else { return };
         let replicaset = state.topology.replicasets.get(&instance.replicaset);
         let is_master = is_writable && replicaset.is_some_and(|r| r.master.as_ref() == Some(me));
+        let tables = self.tables();
+        let is_scanned_here = |table| tables.get(table).is_some_and(|layout| is_master || !layout.is_sharded());
+        columns::install(state, is_scanned_here);
         let Some(map) = state.placement.map(&instance.tier) else { return };
         let mut guard = self.guard.borrow_mut();
         guard.set_instance(me.as_str());

@@ -1,10 +1,11 @@
 //! Scans of this instance's rows for the SQL room: slices of raw tuples, copied on the tx thread.
 
 use super::select::Reading;
-use super::{BoxWalk, Storage};
+use super::{BoxWalk, Storage, columns};
 use crate::host::Space;
 use crate::lease;
 use crud::Layout;
+use crud::chunks::Place;
 use crud::moment::{Moment, MomentScan};
 use crud::selection::{Condition, Operator, index_columns};
 use crud::slice::{SLICE_ROWS_MAX, SliceRange, SliceRequest};
@@ -22,6 +23,10 @@ pub struct ScanCursor {
     table: Arc<Table>,
     scan: MomentScan,
     walk: BoxWalk,
+    /// Where it is in the table's columnar copy, as long as it goes by that.
+    place: Option<Place>,
+    /// Positions of the columns that it is for.
+    columns: Vec<usize>,
     reading: Option<Reading>,
     /// The number of its rows, when that is all that is wanted and the host knows it.
     counted: Option<usize>,
@@ -45,9 +50,13 @@ impl ScanCursor {
         let mut batch = TupleBatch {
             bytes: Vec::with_capacity(self.bytes_last),
             ends: Vec::with_capacity(if self.bytes_last == 0 { 0 } else { SLICE_ROWS_MAX }),
-            counted: 0,
+            ..TupleBatch::default()
         };
-        let has_more = self.scan.next(&mut self.walk, &mut batch.bytes, &mut batch.ends)?;
+        let Self { table, scan, walk, place, columns, .. } = self;
+        let has_more = match place {
+            Some(_) => columns::next_slice(table.id, place, columns, scan, walk, &mut batch)?,
+            None => scan.next(walk, &mut batch.bytes, &mut batch.ends)?,
+        };
         self.bytes_last = batch.bytes.len();
         Ok((batch, has_more))
     }
@@ -65,20 +74,25 @@ impl Storage {
         buckets.sort_unstable();
         let reading = if layout.is_sharded() { Some(self.begin_scan(&buckets)?) } else { None };
         let counted = self.count_at_once(request, &layout, &buckets, &moment.borrow())?;
+        let yields = request.table.engine == Engine::Vinyl;
         let slices = SliceRequest {
             index: request.index,
             descending: request.descending,
             ranges: request.ranges.iter().map(|part| range(&layout, request.index, part)).collect::<Result<_>>()?,
-            buckets,
+            buckets: buckets.clone(),
             rows_max: request.rows_max,
-            layout,
+            layout: Arc::clone(&layout),
         };
-        let yields = request.table.engine == Engine::Vinyl;
+        let scan = MomentScan::new(moment, slices, yields)?;
+        let goes_by_copy = scan.is_full() && counted.is_none();
+        let place = if goes_by_copy { columns::begin(&layout, &buckets)? } else { None };
         Ok(ScanCursor {
             storage: self,
             table: Arc::clone(&request.table),
-            scan: MomentScan::new(moment, slices, yields)?,
+            scan,
             walk: BoxWalk::new(id, request.index),
+            place,
+            columns: request.columns.clone(),
             reading,
             counted,
             bytes_last: 0,

@@ -33,8 +33,7 @@ impl Store for BoxStore {
             return Err(Error::internal("a commit without a transaction"));
         };
         let commit = acks::begin_commit()?;
-        // The host takes changes back without telling its triggers.
-        transaction.commit().inspect_err(|_| super::moments::lose(None))?;
+        transaction.commit()?;
         drop(commit);
         match durability {
             Durability::Replicated if self.has_written => acks::await_in_sync(),

@@ -50,7 +50,7 @@ impl Truncations {
     /// Errors: what the host says.
     pub fn empty(&self, table: TableId, change: SchemaId) -> Result<()> {
         self.emptying.borrow_mut().insert(table);
-        super::moments::lose(Some(table));
+        super::watching::lose(Some(table));
         let result = empty(table, change);
         self.emptying.borrow_mut().remove(&table);
         if result.is_ok() {

@@ -7,10 +7,10 @@
 //!
 //! Bytes come from disk and the network: whatever they are, the answer is a batch or `Corrupted`, never a panic.
 
-use crate::cluster::TupleBatch;
+use crate::cluster::{Columnar, TupleBatch};
 use datafusion::arrow::array::{
-    ArrayRef, BinaryViewBuilder, BooleanBuilder, Decimal128Array, NullBufferBuilder, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, StringViewBuilder,
+    Array, ArrayRef, BinaryViewBuilder, BooleanBuilder, Decimal128Array, NullBufferBuilder, PrimitiveArray,
+    RecordBatch, RecordBatchOptions, StringViewBuilder,
 };
 use datafusion::arrow::buffer::NullBuffer;
 use datafusion::arrow::datatypes::{
@@ -54,6 +54,8 @@ const fn lengths() -> [u8; 256] {
 #[derive(Debug)]
 pub struct Decoder {
     schema: SchemaRef,
+    /// Positions of the table's columns.
+    projection: Vec<usize>,
     /// The wanted columns in the order of their fields.
     columns: Vec<Wanted>,
     /// For each of `columns`, where its field begins in each tuple.
@@ -91,7 +93,7 @@ impl Decoder {
         let mut columns: Vec<Wanted> = projection.iter().enumerate().map(&mut wanted).collect();
         columns.sort_by_key(|wanted| wanted.field);
         let starts = columns.iter().map(|_| Vec::new()).collect();
-        Self { schema, columns, starts, fills, table: table.name.clone() }
+        Self { schema, projection: projection.to_vec(), columns, starts, fills, table: table.name.clone() }
     }
 
     /// Of the batches that it makes.
@@ -99,11 +101,29 @@ impl Decoder {
         self.schema.clone()
     }
 
-    /// Decodes one slice.
+    /// Decodes one slice, unless its columns are there already, and leaves them where they are to be kept.
     ///
     /// Errors: `Corrupted` when the bytes are not tuples of this table.
     pub fn decode(&mut self, batch: &TupleBatch) -> Result<RecordBatch> {
-        let rows = batch.ends.len();
+        let mut arrays = match &batch.columnar {
+            Some(Columnar::Whole(columns)) => columns
+                .get(&self.projection)
+                .ok_or_else(|| Error::internal("the storage said that it had columns which it has not"))?,
+            _ => self.decode_columns(batch)?,
+        };
+        if let Some(Columnar::ToFill(columns)) = &batch.columnar {
+            for (position, array) in self.projection.iter().zip(&mut arrays) {
+                Array::shrink_to_fit(array);
+                columns.put(*position, array);
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
+            .map_err(|error| self.corrupted(&error.to_string()))
+    }
+
+    /// The columns of the projection, in its order.
+    fn decode_columns(&mut self, batch: &TupleBatch) -> Result<Vec<ArrayRef>> {
         let mut has_fills = false;
         if !self.columns.is_empty() {
             has_fills = self.locate(batch).ok_or_else(|| self.corrupted("a tuple is not what its table says"))?;
@@ -120,10 +140,7 @@ impl Decoder {
             arrays.push((wanted.output, array));
         }
         arrays.sort_by_key(|(output, _)| *output);
-        let arrays = arrays.into_iter().map(|(_, array)| array).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
-            .map_err(|error| self.corrupted(&error.to_string()))
+        Ok(arrays.into_iter().map(|(_, array)| array).collect())
     }
 
     fn corrupted(&self, what: &str) -> Error {
@@ -542,7 +559,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), ends in proptest::collection::vec(any::<u8>(), 0..6)) {
-            let batch = TupleBatch { bytes, ends: ends.into_iter().map(u32::from).collect(), counted: 0 };
+            let batch = TupleBatch { bytes, ends: ends.into_iter().map(u32::from).collect(), ..TupleBatch::default() };
             let _ = decoder(&table(), &[0, 3, 7, 10, 12]).decode(&batch);
         }
     }

@@ -9,7 +9,7 @@ use super::lookups::{self, Keys, LOOKUP_ROWS};
 use super::ranges::{Access, index_columns, merge};
 use super::site::Site;
 use super::types::table_schema;
-use crate::cluster::{Bound, BucketRange, KeyRange, Moment, Scan, ScanRequest, TupleBatch};
+use crate::cluster::{Bound, BucketRange, Columnar, KeyRange, Moment, Scan, ScanRequest, TupleBatch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::stats::Precision;
@@ -19,7 +19,7 @@ use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
@@ -40,6 +40,8 @@ const SAMPLE_KEYS: usize = 16;
 const SAMPLE_ROWS_MAX: usize = 2048;
 /// The metric of keys that were looked up.
 const LOOKUPS: &str = "lookups";
+/// The metric of rows that the storage had the columns of.
+const COLUMNAR_ROWS: &str = "columnar_rows";
 /// Rows without columns in one batch.
 const COUNTED_ROWS_MAX: usize = 8192;
 
@@ -130,6 +132,7 @@ impl ScanExec {
             descending: false,
             rows_max: self.fetch,
             count_only: self.projection.is_empty(),
+            columns: self.projection.clone(),
         };
         if self.is_split(index, &ranges) {
             return ranges.into_iter().map(|range| request(vec![range])).collect();
@@ -194,7 +197,7 @@ impl ScanExec {
             let request = ScanRequest { rows_max: Some(SAMPLE_ROWS_MAX), count_only: false, ..request };
             let mut scan = site.cluster.scan(request, moment.clone()).await?;
             while let Some(slice) = scan.next().await? {
-                rows += slice.ends.len() as u64;
+                rows += slice.rows() as u64;
             }
         }
         let looked_up = ranges.len() as u64 * (1 + rows / count);
@@ -364,6 +367,7 @@ impl ExecutionPlan for ScanExec {
             rows_left: self.fetch.unwrap_or(usize::MAX),
             counted: 0,
             metrics: BaselineMetrics::new(&self.metrics, partition),
+            columnar_rows: MetricBuilder::new(&self.metrics).counter(COLUMNAR_ROWS, partition),
             pending: None,
             site,
         };
@@ -386,6 +390,7 @@ struct ScanStream {
     /// Rows that were counted and are to be given yet.
     counted: usize,
     metrics: BaselineMetrics,
+    columnar_rows: Count,
     pending: Option<BoxFuture<'static, Slice>>,
 }
 
@@ -415,6 +420,9 @@ impl ScanStream {
 
     fn decode(&mut self, slice: &TupleBatch) -> DfResult<RecordBatch> {
         let timer = self.metrics.elapsed_compute().timer();
+        if let Some(Columnar::Whole(columns)) = &slice.columnar {
+            self.columnar_rows.add(columns.rows);
+        }
         let batch = self.decoder.decode(slice).map_err(wrap)?;
         timer.done();
         let batch = if batch.num_rows() > self.rows_left { batch.slice(0, self.rows_left) } else { batch };
@@ -465,7 +473,7 @@ impl Stream for ScanStream {
                 Poll::Ready(Ok(None)) => this.pending = None,
                 Poll::Ready(Ok(Some((scan, slice)))) => {
                     this.counted = slice.counted;
-                    if slice.ends.len() < this.rows_left {
+                    if slice.rows() < this.rows_left {
                         let mut next = next_slice(scan).boxed();
                         // Polled once so that the storage works on it while this slice is decoded. A future that is
                         // done already must not be polled again, so its answer is kept.
@@ -476,7 +484,7 @@ impl Stream for ScanStream {
                     } else {
                         (this.pending, this.requests) = (None, VecDeque::new());
                     }
-                    if slice.ends.is_empty() {
+                    if slice.rows() == 0 {
                         continue;
                     }
                     let batch = this.decode(&slice);

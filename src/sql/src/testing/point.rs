@@ -121,6 +121,7 @@ impl Point<'_> {
             ranges: vec![KeyRange { lower: bound.clone(), upper: bound, bucket: None }],
             descending: false,
             count_only: false,
+            columns: Vec::new(),
             rows_max: Some(1),
         };
         let node = self.cluster.node(owner);

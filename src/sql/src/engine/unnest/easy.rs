@@ -3,10 +3,10 @@
 use super::free::{free, subquery_of};
 use super::push::counts;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType};
+use datafusion::common::{Column, DFSchema, ExprSchema, JoinType};
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use std::collections::HashSet;
 
 /// Whether an expression has a subquery at its own level.
@@ -24,15 +24,15 @@ pub fn stands_alone(expr: &Expr) -> Option<&InSubquery> {
 
 /// A conjunct of WHERE that becomes a semi join: EXISTS and IN over plain selections (not NOT IN of a constant:
 /// the engine forgets the NULLs on the right), and comparisons with aggregates over
-/// rows that are tied to the outer row by equality.
-pub fn is_conjunct(expr: &Expr) -> bool {
+/// rows that are tied to the outer row by equality. `schema` is that of the rows it is about.
+pub fn is_conjunct(expr: &Expr, schema: &DFSchema) -> bool {
     match expr {
         Expr::Exists(exists) => is_correlated(&exists.subquery.subquery) && is_selection(&exists.subquery.subquery),
-        Expr::Not(inner) => matches!(&**inner, Expr::Exists(_)) && is_conjunct(inner),
+        Expr::Not(inner) => matches!(&**inner, Expr::Exists(_)) && is_conjunct(inner, schema),
         Expr::InSubquery(within) => {
             let plan = &within.subquery.subquery;
             let has_columns = !within.expr.column_refs().is_empty();
-            let is_null_aware = within.negated && is_correlated(plan);
+            let is_null_aware = within.negated && (is_correlated(plan) || makes_nulls(&within.expr, schema));
             let is_plain = !is_null_aware && !has_subquery(&within.expr) && is_selection(plan);
             has_columns && is_plain && are_told_apart(plan, Some(plan))
         }
@@ -54,6 +54,14 @@ pub fn is_projected(expr: &Expr) -> bool {
         Ok(TreeNodeRecursion::Continue)
     });
     easy && walked.is_ok()
+}
+
+/// Whether an expression can be NULL where none of its columns is, such as NULLIF and CASE: the engine looks at its columns
+/// alone when it decides whether NOT IN has to think of NULLs.
+fn makes_nulls(expr: &Expr, schema: &DFSchema) -> bool {
+    let columns = expr.column_refs();
+    let mut fields = columns.iter().filter_map(|column| schema.field_from_column(column).ok());
+    expr.nullable(schema).unwrap_or(true) && !fields.any(|field| field.is_nullable())
 }
 
 fn is_correlated(plan: &LogicalPlan) -> bool {

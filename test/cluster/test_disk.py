@@ -159,3 +159,45 @@ def test_a_replica_with_a_full_disk_is_counted_out_and_comes_back_with_its_data(
     wait_until(lambda: len(in_sync()) == 3, "it to be in sync again", 60)
     assert full.eval("return box.info.uuid")[0] == before, "its data was good"
     assert full.eval("return box.space.t:count()")[0] == 100
+
+
+# Changes a row again and again, by the host's own hand or by picodata, while somebody reads it: how many of the changes
+# were taken, and how many answers after a refusal have them nevertheless.
+REFUSED_WRITES = """
+    local by_hand, expected = ...
+    local fiber, picodata = require('fiber'), require('picodata')
+    local row = box.space.t:select({}, {limit = 1})[1]
+    local function sum() return picodata.sql('SELECT sum(v) FROM t').rows[1][1] end
+    local taken, wrong, running = 0, 0, true
+    local reader = fiber.new(function() while running do pcall(sum) end end)
+    reader:set_joinable(true)
+    for _ = 1, 30 do
+        local is_taken
+        if by_hand then
+            is_taken = pcall(box.space.t.update, box.space.t, {row[1], row[2]}, {{'+', 3, 1000000}})
+        else
+            is_taken = pcall(picodata.crud.update, 't', row[2], {{'+', 'v', 1000000}})
+        end
+        if is_taken then taken = taken + 1 end
+        if sum() ~= expected then wrong = wrong + 1 end
+    end
+    running = false
+    reader:join()
+    return taken, wrong
+"""
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["by hand", "by picodata"])
+def test_what_a_full_disk_took_back_is_not_in_the_columnar_copy(workshop, disk, by_hand):
+    instance = workshop.cluster(1, data_dir=str(disk.path / "data")).start()[0]
+    instance.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    for first in range(0, 12_000, 3000):
+        instance.call("crud.insert_many", "t", [[id, 1] for id in range(first, first + 3000)])
+    disk.fill(instance)
+    for _ in range(3):
+        assert instance.sql("SELECT sum(v) FROM t") == [[12_000]]
+    assert instance.call("queries")["instances"][0]["columnar_bytes"] > 0
+    assert instance.eval(REFUSED_WRITES, by_hand, 12_000) == [0, 0]
+    disk.free()
+    wait_until(lambda: instance.call("crud.update", "t", 7, [["=", "v", 2]]), "writes to be taken again")
+    assert instance.sql("SELECT sum(v) FROM t") == [[12_001]]

@@ -93,7 +93,7 @@ def test_money_is_neither_made_nor_lost_in_the_eyes_of_a_query(bank, query):
     assert all(after > count for after, count in zip(transfers(bank), before, strict=True)), "nobody wrote meanwhile"
 
 
-def test_writers_pay_for_queries_only_while_they_run(bank):
+def test_writers_pay_for_queries_only_as_long_as_some_are_asked(bank):
     for query in QUERIES:
         bank[0].sql(query)
     for instance in bank:

@@ -166,7 +166,8 @@ pub fn next_slice(
 pub fn change(table: TableId, old: Option<&[u8]>, new: Option<&[u8]>, now: u64) {
     let is_too_much = COPIES.with_borrow_mut(|copies| {
         let Some(copy) = copies.by_table.get_mut(&table) else { return false };
-        old.into_iter().chain(new).for_each(|tuple| copy.chunks.change(tuple, now));
+        // Both have the same primary key.
+        old.or(new).into_iter().for_each(|tuple| copy.chunks.change(tuple, now));
         copy.writes += 1;
         copy.writes == WRITES_MAX + copy.chunks.count() * WRITES_A_CHUNK_MAX
     });

@@ -2,8 +2,10 @@
 
 use model::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::str::FromStr;
 
 /// A TCP address. The order is that of its parts and decides which of several candidates bootstraps a cluster.
@@ -23,6 +25,11 @@ impl Address {
     /// Whether it means 'all interfaces', which is no address that others could connect to.
     pub fn is_unspecified(&self) -> bool {
         self.host == "*" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    }
+
+    /// The others among these, those behind this one first: where only some are told or asked, everybody begins elsewhere.
+    pub fn others<'a>(&'a self, members: &'a BTreeSet<Address>) -> impl Iterator<Item = &'a Address> {
+        members.range((Excluded(self), Unbounded)).chain(members.range(..self))
     }
 }
 
@@ -82,6 +89,19 @@ impl FromStr for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_others_begin_behind_oneself() {
+        let members: BTreeSet<Address> = (1..5).map(|port| format!("a:{port}").parse().unwrap()).collect();
+        let ports = |me: &str| {
+            let me: Address = me.parse().unwrap();
+            me.others(&members).map(|other| other.port).collect::<Vec<_>>()
+        };
+        assert_eq!(ports("a:3"), [4, 1, 2]);
+        assert_eq!(ports("a:4"), [1, 2, 3]);
+        assert_eq!(ports("b:1"), [1, 2, 3, 4]);
+        assert_eq!(ports("a:1"), [2, 3, 4]);
+    }
 
     #[test]
     fn addresses_are_read_and_written() {

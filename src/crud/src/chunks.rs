@@ -89,9 +89,14 @@ impl<C: Content> Chunks<C> {
         Self { layout, buckets, order, chunks: Vec::new(), is_whole: false, generation: fresh() }
     }
 
+    /// The definition of the table that they were read by.
+    pub fn version(&self) -> u64 {
+        self.layout.table.version
+    }
+
     /// Whether these are the chunks of a scan of this definition of the table, in these buckets.
     pub fn are_of(&self, layout: &Layout, buckets: &[BucketRange]) -> bool {
-        self.layout.table.version == layout.table.version && self.buckets == buckets
+        self.version() == layout.table.version && self.buckets == buckets
     }
 
     /// How many chunks there are, with and without anything that is kept.
@@ -148,9 +153,10 @@ impl<C: Content> Chunks<C> {
         place.generation = self.generation;
     }
 
-    /// Gives up everything.
-    pub fn clear(&mut self) {
-        self.cut(&mut self.start());
+    /// Begins anew, and answers what there was.
+    pub fn renew(&mut self) -> Self {
+        let fresh = Self::new(Arc::clone(&self.layout), self.buckets.clone());
+        std::mem::replace(self, fresh)
     }
 
     /// No row lies behind the chunk at a place.

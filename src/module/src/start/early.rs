@@ -162,7 +162,7 @@ impl<'a> Early<'a> {
         write_bin(&mut args, &request);
         let (answered, heard) = (Rc::new(RefCell::new(None)), Rc::new(Event::new()?));
         let pending = Rc::new(Cell::new(0));
-        for member in self.members.iter().take(ASKED_MAX) {
+        for member in self.config.advertise.others(&self.members).take(ASKED_MAX) {
             let member = member.clone();
             let (pool, args, heard) = (Rc::clone(&self.pool), args.clone(), Rc::clone(&heard));
             let (answered, pending) = (Rc::clone(&answered), Rc::clone(&pending));

@@ -200,7 +200,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     failpoint::reach("start.assembled");
     let state = node.state();
     let known = state.topology.instances.values().filter_map(|instance| instance.address.parse().ok());
-    doors::awake::tell(node, node.config.peers.iter().cloned().chain(known).chain(others).collect());
+    doors::awake::tell(node, &node.config.peers.iter().cloned().chain(known).chain(others).collect());
     announce(node, is_founder)?;
     failpoint::reach("start.announced");
     log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);

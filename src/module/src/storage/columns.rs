@@ -7,6 +7,7 @@
 //! do not pay for it; so do copies that nobody has read for long, when there is no room for others.
 
 use super::watching;
+use crate::bridge;
 use crate::host::{Space, inbox};
 use catalog::{Setting, State};
 use crud::Layout;
@@ -72,19 +73,29 @@ pub fn bytes() -> usize {
     BUDGET.used()
 }
 
-/// Takes over the setting, and lets go the copies of tables for which `is_there` does not hold.
-pub fn install(state: &State, is_there: impl Fn(TableId) -> bool) {
+/// Takes over the setting, and lets go the copies of all tables but those that are read here, which have a version.
+pub fn install(state: &State, version: impl Fn(TableId) -> Option<u64>) {
     BUDGET.set_max(state.settings.count(Setting::SqlColumnarMaxMb) << 20);
     let gone = COPIES.with_borrow_mut(|copies| {
-        copies.were_read.retain(|table, _| is_there(*table));
+        copies.were_read.retain(|table, read| version(*table) == Some(*read));
         let is_too_much = BUDGET.used() > BUDGET.max();
-        copies
-            .by_table
-            .extract_if(|table, _| is_too_much || !is_there(*table))
-            .map(|(table, _)| table)
-            .collect::<Vec<_>>()
+        copies.take(|table, copy| is_too_much || version(table) != Some(copy.chunks.version()))
     });
-    gone.into_iter().for_each(watching::release);
+    let_go(gone);
+}
+
+/// Ends copies that were taken out. Not inside the trigger.
+fn let_go(copies: Vec<(TableId, Copy)>) {
+    copies.iter().for_each(|(table, _)| watching::release(*table));
+    discard(copies);
+}
+
+/// Gives memory back on a worker thread: there may be many pieces.
+fn discard<T: Send + 'static>(memory: Vec<T>) {
+    if !memory.is_empty() {
+        // Where there are no worker threads, the error drops it here.
+        let _ = bridge::spawn(async move { drop(memory) });
+    }
 }
 
 /// Where a full scan of a table begins in its copy; None when it has none.
@@ -96,7 +107,7 @@ pub fn begin(layout: &Arc<Layout>, buckets: &[BucketRange]) -> Result<Option<Pla
         return Ok(None);
     }
     let (place, gone) = COPIES.with_borrow_mut(|copies| copies.begin(layout, buckets));
-    gone.into_iter().for_each(watching::release);
+    let_go(gone);
     if place.is_some() || !COPIES.with_borrow_mut(|copies| copies.wants(layout)) {
         return Ok(place);
     }
@@ -109,8 +120,13 @@ pub fn begin(layout: &Arc<Layout>, buckets: &[BucketRange]) -> Result<Option<Pla
 }
 
 impl Copies {
+    /// Takes out copies.
+    fn take(&mut self, is_wanted: impl Fn(TableId, &Copy) -> bool) -> Vec<(TableId, Copy)> {
+        self.by_table.extract_if(|table, copy| is_wanted(*table, copy)).collect()
+    }
+
     /// The place at the beginning of the copy, if there is one of these buckets; and copies that have to go.
-    fn begin(&mut self, layout: &Layout, buckets: &[BucketRange]) -> (Option<Place>, Vec<TableId>) {
+    fn begin(&mut self, layout: &Layout, buckets: &[BucketRange]) -> (Option<Place>, Vec<(TableId, Copy)>) {
         self.scans += 1;
         let (now, table) = (self.scans, layout.table.id);
         match self.by_table.get_mut(&table) {
@@ -121,11 +137,10 @@ impl Copies {
             _ => {}
         }
         let is_full = BUDGET.used() > BUDGET.max() / 10 * 9;
-        let is_old = |of: TableId, copy: &Copy| {
+        let gone = self.take(|of, copy| {
             let unused = now - copy.used;
             unused > SCANS_UNUSED_MAX && is_full || of == table && unused > SCANS_ELSEWHERE_MAX
-        };
-        let gone = self.by_table.extract_if(|of, copy| is_old(*of, copy)).map(|(of, _)| of).collect();
+        });
         (None, gone)
     }
 
@@ -173,17 +188,12 @@ pub fn change(table: TableId, old: Option<&[u8]>, new: Option<&[u8]>, now: u64) 
     });
     if is_too_much {
         // The trigger can not be taken away while it runs.
-        inbox::post(move || let_go(table));
-    }
-}
-
-fn let_go(table: TableId) {
-    let gone = COPIES.with_borrow_mut(|copies| {
-        copies.were_read.remove(&table);
-        copies.by_table.remove(&table)
-    });
-    if gone.is_some() {
-        watching::release(table);
+        inbox::post(move || {
+            let_go(COPIES.with_borrow_mut(|copies| {
+                copies.were_read.remove(&table);
+                copies.take(|of, _| of == table)
+            }));
+        });
     }
 }
 
@@ -191,6 +201,6 @@ fn let_go(table: TableId) {
 pub fn lose(table: Option<TableId>) {
     COPIES.with_borrow_mut(|copies| {
         let lost = copies.by_table.iter_mut().filter(|(of, _)| table.is_none_or(|table| table == **of));
-        lost.for_each(|(_, copy)| copy.chunks.clear());
+        discard(lost.map(|(_, copy)| copy.chunks.renew()).collect());
     });
 }

@@ -199,8 +199,10 @@ impl Storage {
         let replicaset = state.topology.replicasets.get(&instance.replicaset);
         let is_master = is_writable && replicaset.is_some_and(|r| r.master.as_ref() == Some(me));
         let tables = self.tables();
-        let is_scanned_here = |table| tables.get(table).is_some_and(|layout| is_master || !layout.is_sharded());
-        columns::install(state, is_scanned_here);
+        columns::install(state, |table| {
+            let layout = tables.get(table).filter(|layout| is_master || !layout.is_sharded());
+            layout.map(|layout| layout.table.version)
+        });
         let Some(map) = state.placement.map(&instance.tier) else { return };
         let mut guard = self.guard.borrow_mut();
         guard.set_instance(me.as_str());

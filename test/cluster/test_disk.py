@@ -194,9 +194,12 @@ def test_what_a_full_disk_took_back_is_not_in_the_columnar_copy(workshop, disk, 
     for first in range(0, 12_000, 3000):
         instance.call("crud.insert_many", "t", [[id, 1] for id in range(first, first + 3000)])
     disk.fill(instance)
-    for _ in range(3):
+
+    def is_copied():
         assert instance.sql("SELECT sum(v) FROM t") == [[12_000]]
-    assert instance.call("queries")["instances"][0]["columnar_bytes"] > 0
+        return instance.call("queries")["instances"][0]["columnar_bytes"] > 0
+
+    wait_until(is_copied, "the copy")
     assert instance.eval(REFUSED_WRITES, by_hand, 12_000) == [0, 0]
     disk.free()
     wait_until(lambda: instance.call("crud.update", "t", 7, [["=", "v", 2]]), "writes to be taken again")

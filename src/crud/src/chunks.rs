@@ -10,7 +10,7 @@
 
 use crate::compare::TupleOrder;
 use crate::layout::Layout;
-use model::ColumnType;
+use model::{ColumnType, Result};
 use sharding::BucketRange;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,16 +40,21 @@ pub struct Chunks<C> {
     chunks: Vec<Chunk<C>>,
     /// The last chunk goes on to the end of the table.
     is_whole: bool,
+    /// Chunks that were, for `take_given_up`.
+    given_up: Vec<Chunk<C>>,
     /// Another number whenever ends of chunks were given up; no two tables' chunks share one.
     generation: u64,
 }
 
+/// A part of the table, and what is kept of it.
 #[derive(Debug)]
-struct Chunk<C> {
-    /// Its last tuple, as it was; empty when it goes on to the end of the table.
+pub struct Chunk<C> {
+    /// The key of its last tuple, in its places in a tuple; empty when it goes on to the end of the table.
     end: Vec<u8>,
     /// None when a row of it has changed.
     content: Option<C>,
+    /// It has no rows.
+    is_empty: bool,
     /// The time of the last change.
     changed: u64,
 }
@@ -86,7 +91,8 @@ impl<C: Content> Chunks<C> {
         fields.extend(layout.is_sharded().then_some((0, ColumnType::BigInt)));
         fields.extend(layout.table.primary_key.iter().map(|column| (column + offset, layout.cells[*column].ty)));
         let order = TupleOrder { fields, descending: false };
-        Self { layout, buckets, order, chunks: Vec::new(), is_whole: false, generation: fresh() }
+        let (chunks, given_up) = (Vec::new(), Vec::new());
+        Self { layout, buckets, order, chunks, is_whole: false, given_up, generation: fresh() }
     }
 
     /// The definition of the table that they were read by.
@@ -104,8 +110,22 @@ impl<C: Content> Chunks<C> {
         self.chunks.len()
     }
 
-    /// Where a scan begins.
-    pub fn start(&self) -> Place {
+    /// Where a scan begins. Chunks without rows become parts of those behind them before, so that tables whose rows go at one
+    /// end and come at the other do not have ever more of them.
+    pub fn start(&mut self) -> Place {
+        let last = self.chunks.len().saturating_sub(1);
+        if self.chunks[..last].iter().any(|chunk| chunk.is_empty) {
+            let mut changed = 0;
+            let mut at = 0;
+            self.chunks.retain_mut(|chunk| {
+                chunk.changed = chunk.changed.max(changed);
+                let stays = !chunk.is_empty || at == last;
+                changed = if stays { 0 } else { chunk.changed };
+                at += 1;
+                stays
+            });
+            self.generation = fresh();
+        }
         Place { at: 0, generation: self.generation }
     }
 
@@ -114,7 +134,7 @@ impl<C: Content> Chunks<C> {
         let is_before = |chunk: &Chunk<C>| !chunk.end.is_empty() && self.order.compare(&chunk.end, tuple).is_lt();
         let at = self.chunks.partition_point(is_before);
         if let Some(chunk) = self.chunks.get_mut(at) {
-            (chunk.content, chunk.changed) = (None, now);
+            (chunk.content, chunk.is_empty, chunk.changed) = (None, false, now);
         }
     }
 
@@ -134,21 +154,37 @@ impl<C: Content> Chunks<C> {
 
     /// The rows from the last chunk to `end`, which is empty at the end of the table, were just read. What is kept of them
     /// is good for moments that begin now or later.
-    pub(crate) fn push(&mut self, end: &[u8], content: Option<C>, now: u64) {
+    pub(crate) fn push(&mut self, end: &[u8], content: Option<C>, now: u64) -> Result<()> {
         self.is_whole = end.is_empty();
-        self.chunks.push(Chunk { end: end.to_vec(), content, changed: now });
+        let end = if end.is_empty() { Vec::new() } else { self.layout.key_tuple_of(end)? };
+        self.chunks.push(Chunk { end, content, is_empty: false, changed: now });
+        Ok(())
     }
 
-    /// The rows of the chunk at a place were just read, all of them as they are now: what is kept of it, from now on.
-    pub(crate) fn fill(&mut self, place: Place, rows: usize) -> Option<C> {
+    /// The rows of the chunk at a place were just read, all of them as they are now: what is kept of it. `keeps`: it may be
+    /// something that was not kept before.
+    pub(crate) fn fill(&mut self, place: Place, rows: usize, keeps: bool) -> Option<C> {
         let chunk = self.chunks.get_mut(place.at)?;
-        Some(chunk.content.get_or_insert_with(|| C::of_rows(rows)).clone())
+        chunk.is_empty = rows == 0;
+        if keeps && chunk.content.is_none() {
+            chunk.content = Some(C::of_rows(rows));
+        }
+        chunk.content.clone()
     }
 
     /// Gives up all chunks from a place on: they have grown too large.
     pub(crate) fn cut(&mut self, place: &mut Place) {
-        self.chunks.truncate(place.at);
+        self.given_up.extend(self.chunks.drain(place.at..));
         self.is_whole = false;
+        self.begin_generation(place);
+    }
+
+    /// What was given up since this was asked last, to be dropped where there is time for it.
+    pub fn take_given_up(&mut self) -> Vec<Chunk<C>> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    fn begin_generation(&mut self, place: &mut Place) {
         self.generation = fresh();
         place.generation = self.generation;
     }
@@ -163,10 +199,9 @@ impl<C: Content> Chunks<C> {
     pub(crate) fn end_at(&mut self, place: &mut Place) {
         if let Some(chunk) = self.chunks.get_mut(place.at).filter(|chunk| !chunk.end.is_empty()) {
             chunk.end.clear();
-            self.chunks.truncate(place.at + 1);
+            self.given_up.extend(self.chunks.drain(place.at + 1..));
             self.is_whole = true;
-            self.generation = fresh();
-            place.generation = self.generation;
+            self.begin_generation(place);
         }
     }
 

@@ -89,6 +89,25 @@ impl Layout {
         Ok(key)
     }
 
+    /// A tuple with the bucket and the primary key of another in their places, and NULL in all places before them.
+    ///
+    /// Errors: `Internal` when the tuple is none of this table.
+    pub fn key_tuple_of(&self, tuple: &[u8]) -> Result<Vec<u8>> {
+        let offset = self.table.stored_offset();
+        let is_key = |field: usize| field < offset || self.table.primary_key.contains(&(field - offset));
+        let len = offset + self.table.primary_key.iter().max().map_or(0, |last| last + 1);
+        let mut short = Vec::with_capacity(32);
+        msgpack::write_array_len(&mut short, len);
+        for field in 0..len {
+            match field_of(tuple, field) {
+                Some(bytes) if is_key(field) => short.extend_from_slice(bytes),
+                None if is_key(field) => return Err(Error::internal("a stored tuple lacks its primary key")),
+                _ => msgpack::write_nil(&mut short),
+            }
+        }
+        Ok(short)
+    }
+
     /// The stored value of a column, also where the tuple is older than the column.
     pub fn column<'t>(&'t self, tuple: &'t [u8], position: usize) -> Option<&'t [u8]> {
         let fill = || self.fills.get(position).map(Vec::as_slice).filter(|fill| !fill.is_empty());

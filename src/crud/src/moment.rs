@@ -165,6 +165,8 @@ pub struct Course<'a, C> {
     pub columns: &'a [usize],
     /// The time of the last change of any row.
     pub now: u64,
+    /// Whether what it reads may be kept: all that was written so far will stay.
+    pub keeps: bool,
 }
 
 impl<C: Content> Course<'_, C> {
@@ -181,7 +183,7 @@ impl<C: Content> Course<'_, C> {
     }
 
     fn fill(&mut self, rows: usize) -> Option<C> {
-        self.place.and_then(|place| self.chunks.fill(place, rows))
+        self.place.and_then(|place| self.chunks.fill(place, rows, self.keeps))
     }
 }
 
@@ -342,8 +344,8 @@ impl MomentScan {
         }
         // From the chunk's end, not from where the walk has come to: rows may be put in between.
         self.pass_over(end)?;
-        let content = (passed == 0).then(|| C::of_rows(ends.len()));
-        course.chunks.push(end, content.clone(), course.now);
+        let content = (passed == 0 && course.keeps).then(|| C::of_rows(ends.len()));
+        course.chunks.push(end, content.clone(), course.now)?;
         course.advance();
         Ok(content.map(|content| Kept { content, is_complete: false }))
     }

@@ -19,7 +19,7 @@ pub const SLICE_ROWS_MAX: usize = 4096;
 const SEEK_ROWS: usize = 4;
 /// Bytes after which a slice ends.
 pub const SLICE_BYTES_MAX: usize = 4 << 20;
-/// A slice that has to come to a certain tuple may be so many times as large.
+/// A slice that has to come to a certain tuple, of a table that grows, may be so many times as large.
 const STRETCH: usize = 2;
 
 /// Which tuples to read.

@@ -49,7 +49,7 @@ pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_in
                 (c"call", host::lua::call),
                 (c"schema_changed", schema_work::schema_changed),
                 (c"row_changed", storage::watching::row_changed),
-                (c"rows_taken_back", storage::watching::rows_taken_back),
+                (c"space_truncated", storage::watching::space_truncated),
                 (c"shut_down", shut_down),
             ],
         )

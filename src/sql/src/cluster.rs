@@ -158,7 +158,7 @@ impl std::fmt::Debug for Moment {
 /// A running scan. Dropping it closes the scan on the storage.
 #[async_trait]
 pub trait Scan: Send {
-    /// The next slice of at most 4096 tuples; None at the end.
+    /// The next slice of some thousand tuples; None at the end.
     async fn next(&mut self) -> Result<Option<TupleBatch>>;
 }
 

@@ -110,14 +110,14 @@ enum Step {
         fills: bool,
     },
     /// The next slice of one of the scans that run.
-    Read(prop::sample::Index),
+    Read(prop::sample::Index, bool),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => any_write().prop_map(Step::Write),
         1 => any::<bool>().prop_map(|fills| Step::Open { fills }),
-        6 => any::<prop::sample::Index>().prop_map(Step::Read),
+        6 => (any::<prop::sample::Index>(), prop::bool::weighted(0.8)).prop_map(|(at, keeps)| Step::Read(at, keeps)),
     ]
 }
 
@@ -169,10 +169,11 @@ impl World {
     }
 
     /// One slice; true when the scan is through.
-    fn read(&mut self, at: usize) -> bool {
+    fn read(&mut self, at: usize, keeps: bool) -> bool {
         let running = &mut self.running[at];
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        let course = Course { chunks: &mut self.chunks, place: &mut running.place, columns: &[0], now: self.now };
+        let course =
+            Course { chunks: &mut self.chunks, place: &mut running.place, columns: &[0], now: self.now, keeps };
         let (has_more, kept) = running.scan.next_by_chunks(&mut running.walk, course, &mut bytes, &mut ends).unwrap();
         let (mut tuples, mut start) = (Vec::new(), 0);
         for end in ends {
@@ -225,24 +226,24 @@ proptest! {
             match step {
                 Step::Write(write) => world.write(&write),
                 Step::Open { fills } => world.open(fills),
-                Step::Read(index) if !world.running.is_empty() => {
+                Step::Read(index, keeps) if !world.running.is_empty() => {
                     let at = index.index(world.running.len());
-                    if world.read(at) {
+                    if world.read(at, keeps) {
                         world.finish(at);
                     }
                 }
-                Step::Read(_) => {}
+                Step::Read(..) => {}
             }
         }
         while !world.running.is_empty() {
-            while !world.read(0) {}
+            while !world.read(0, true) {}
             world.finish(0);
         }
         // What is read twice without a write is there the second time.
         for _ in 0..2 {
             world.taken = 0;
             world.open(true);
-            while !world.read(0) {}
+            while !world.read(0, true) {}
             world.finish(0);
         }
         prop_assert_eq!(world.taken, world.chunks.count());

@@ -17,25 +17,20 @@ pub struct Transaction {
 
 thread_local! {
     static ON_FAILED_COMMIT: Cell<fn()> = const { Cell::new(|| ()) };
-    /// The last transaction that began here, and the last that did not and was seen.
-    static OURS: Cell<i64> = const { Cell::new(NONE) };
-    static FOREIGN: Cell<i64> = const { Cell::new(NONE) };
+    /// The last transaction that began here.
+    static OURS: Cell<i64> = const { Cell::new(-1) };
 }
-
-/// The number of no transaction.
-const NONE: i64 = -1;
 
 /// Has `told` called whenever the log did not take a transaction, whose changes are gone by then.
 pub fn on_failed_commit(told: fn()) {
     ON_FAILED_COMMIT.set(told);
 }
 
-/// Whether the running fiber is in a transaction that is not one of `Transaction`, and this is the first time that it is asked.
-/// memtx's transactions do not yield before they are committed, so there is one at a time.
-pub fn is_first_sight_of_foreign() -> bool {
+/// Whether the running fiber is in a transaction that is not a `Transaction`. Of vinyl's, which yield before they are
+/// committed, it may say so wrongly.
+pub fn is_foreign() -> bool {
     // SAFETY: reads a field of the running fiber.
-    let id = unsafe { own::box_txn_id() };
-    id != OURS.get() && FOREIGN.replace(id) != id
+    unsafe { own::box_txn_id() != OURS.get() }
 }
 
 impl Transaction {

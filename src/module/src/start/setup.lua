@@ -60,6 +60,7 @@ function setup.watch_schema()
     for _, name in ipairs({'_space', '_index'}) do
         box.space[name]:on_replace(core.schema_changed)
     end
+    box.space._truncate:on_replace(core.space_truncated)
     box.ctl.on_shutdown(core.shut_down)
 end
 
@@ -67,10 +68,9 @@ end
 local row_triggers = {}
 
 function setup.watch_rows(space_id)
-    local core = require('picodata.core')
-    local row_changed, rows_taken_back = core.row_changed, core.rows_taken_back
+    local row_changed = require('picodata.core').row_changed
     local trigger = function(old, new)
-        if row_changed(space_id, old, new) then box.on_rollback(rows_taken_back) end
+        row_changed(space_id, old, new)
     end
     box.space[space_id]:on_replace(trigger)
     row_triggers[space_id] = trigger

@@ -52,6 +52,8 @@ struct Copy {
     used: u64,
     /// Writes since then.
     writes: usize,
+    /// It is about to be let go.
+    is_going: bool,
 }
 
 /// What is kept of a chunk.
@@ -111,8 +113,13 @@ pub fn begin(layout: &Arc<Layout>, buckets: &[BucketRange]) -> Result<Option<Pla
     if place.is_some() || !COPIES.with_borrow_mut(|copies| copies.wants(layout)) {
         return Ok(place);
     }
-    watching::hold(table)?;
-    let copy = Copy { chunks: Chunks::new(Arc::clone(layout), buckets.to_vec()), used: 0, writes: 0 };
+    if let Err(error) = watching::hold(table) {
+        log::warn!("table {table} gets no columnar copy: {error}");
+        return Ok(None);
+    }
+    // Something may be on its way to the log since before.
+    watching::unsettle();
+    let copy = Copy { chunks: Chunks::new(Arc::clone(layout), buckets.to_vec()), used: 0, writes: 0, is_going: false };
     Ok(COPIES.with_borrow_mut(|copies| {
         copies.by_table.insert(table, copy);
         copies.begin(layout, buckets).0
@@ -131,6 +138,7 @@ impl Copies {
         let (now, table) = (self.scans, layout.table.id);
         match self.by_table.get_mut(&table) {
             Some(copy) if copy.chunks.are_of(layout, buckets) => {
+                watching::settle_soon();
                 (copy.used, copy.writes) = (now, 0);
                 return (Some(copy.chunks.start()), Vec::new());
             }
@@ -167,8 +175,10 @@ pub fn next_slice(
             *place = None;
             return scan.next(walk, &mut batch.bytes, &mut batch.ends);
         };
-        let course = Course { chunks: &mut copy.chunks, place, columns, now: watching::now() };
+        let (now, keeps) = (watching::now(), watching::is_settled());
+        let course = Course { chunks: &mut copy.chunks, place, columns, now, keeps };
         let (has_more, kept) = scan.next_by_chunks(walk, course, &mut batch.bytes, &mut batch.ends)?;
+        discard(copy.chunks.take_given_up());
         batch.columnar = kept.map(|Kept { content: Columned(columns), is_complete }| match is_complete {
             true => Columnar::Whole(columns),
             false => Columnar::ToFill(columns),
@@ -184,15 +194,20 @@ pub fn change(table: TableId, old: Option<&[u8]>, new: Option<&[u8]>, now: u64) 
         // Both have the same primary key.
         old.or(new).into_iter().for_each(|tuple| copy.chunks.change(tuple, now));
         copy.writes += 1;
-        copy.writes == WRITES_MAX + copy.chunks.count() * WRITES_A_CHUNK_MAX
+        !copy.is_going && copy.writes >= WRITES_MAX + copy.chunks.count() * WRITES_A_CHUNK_MAX
     });
     if is_too_much {
         // The trigger can not be taken away while it runs.
-        inbox::post(move || {
+        let is_going = inbox::post(move || {
             let_go(COPIES.with_borrow_mut(|copies| {
                 copies.were_read.remove(&table);
                 copies.take(|of, _| of == table)
             }));
+        });
+        COPIES.with_borrow_mut(|copies| {
+            if let Some(copy) = copies.by_table.get_mut(&table) {
+                copy.is_going = is_going;
+            }
         });
     }
 }

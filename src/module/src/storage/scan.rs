@@ -34,7 +34,7 @@ pub struct ScanCursor {
 }
 
 impl ScanCursor {
-    /// The next slice of at most 4096 tuples, perhaps of none, and whether there may be more. Does not yield for memtx.
+    /// The next slice of some thousand tuples, perhaps of none, and whether there may be more. Does not yield for memtx.
     ///
     /// Errors: `NoMaster` when another master may have taken over meanwhile; `Conflict` when the moment can not be seen any
     /// more; `SchemaChanged` when that is so because the table is gone, or when it is another by now, whose rows this scan

@@ -6,21 +6,28 @@
 
 use super::{columns, moments};
 use crate::host::lua as host_lua;
-use crate::host::{Tuple, guard, txn};
+use crate::host::{Transaction, Tuple, fiber, guard, inbox, txn};
+use crate::raft::disk;
 use crate::start::lua;
-use model::msgpack::{write_array_len, write_uint};
+use model::msgpack::{Reader, write_array_len, write_uint};
 use model::{Result, TableId};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::c_int;
-use tarantool::ffi::lua as ffi;
 use tlua::ffi::lua_State;
+
+/// The note that is written only for its place in the log.
+const MARK: &str = "settled";
 
 thread_local! {
     /// How many want to be told of each table.
     static HOLDERS: RefCell<HashMap<TableId, usize>> = RefCell::default();
     /// Counts the changes of rows that somebody was told of.
     static CLOCK: Cell<u64> = const { Cell::new(1) };
+    /// The time of the last change whose outcome nobody tells, and of the last one whose outcome is known all the same.
+    static UNSETTLED: Cell<u64> = const { Cell::new(0) };
+    static SETTLED: Cell<u64> = const { Cell::new(0) };
+    static IS_SETTLING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The time of the last change of any row.
@@ -62,7 +69,54 @@ fn set_trigger(function: &str, table: TableId) -> Result<()> {
     lua::call(function, &args).map(drop)
 }
 
-/// The rows of a table went all at once, or changes were taken back without a word: None when it is not known of which table.
+/// Whether what is in memory stays, or will be told to `lose`. It is not known of what somebody else's transaction wrote until the log
+/// has taken it or not: the host takes it back without a word.
+pub fn is_settled() -> bool {
+    SETTLED.get() >= UNSETTLED.get()
+}
+
+/// Changes of somebody else's may be under way.
+pub fn unsettle() {
+    UNSETTLED.set(CLOCK.get());
+    settle_soon();
+}
+
+/// Finds out what became of them, if nobody does so already: the log is written in turn, so whatever was written before a
+/// transaction of our own is decided when that is.
+pub fn settle_soon() {
+    if is_settled() || IS_SETTLING.replace(true) {
+        return;
+    }
+    // A trigger must not yield.
+    let is_posted = inbox::post(|| {
+        let settle = || {
+            if let Err(error) = settle() {
+                log::debug!("what others wrote is not known to be in the log: {error}");
+            }
+            IS_SETTLING.set(false);
+        };
+        if fiber::spawn("pico_settle", settle).is_err() {
+            IS_SETTLING.set(false);
+        }
+    });
+    if !is_posted {
+        IS_SETTLING.set(false);
+    }
+}
+
+fn settle() -> Result<()> {
+    while !is_settled() {
+        let until = UNSETTLED.get();
+        let transaction = Transaction::begin()?;
+        disk::write_mark(MARK, until)?;
+        // Also when the log does not take it.
+        let _ = transaction.commit();
+        SETTLED.set(until);
+    }
+    Ok(())
+}
+
+/// The rows of a table went all at once, or changes were taken back without a word; None when it is not known of which table.
 pub fn lose(table: Option<TableId>) {
     CLOCK.set(CLOCK.get() + 1);
     moments::lose(table);
@@ -73,13 +127,14 @@ fn changed(table: TableId, old: Option<&Tuple>, new: Option<&Tuple>) -> Result<(
     let now = CLOCK.get() + 1;
     CLOCK.set(now);
     let (old, new) = (old.map(Tuple::to_vec), new.map(Tuple::to_vec));
+    if txn::is_foreign() {
+        unsettle();
+    }
     columns::change(table, old.as_deref(), new.as_deref(), now);
     moments::change(table, old.as_deref(), new.as_deref())
 }
 
 /// `core.row_changed(table, old, new)`, called by the host's triggers. Never raises: the write is not to fail for it.
-/// Answers whether the caller is to have `core.rows_taken_back` called when the transaction is rolled back: those of the
-/// module see to that themselves.
 ///
 /// # Safety
 /// Called by Lua only, on the tx thread.
@@ -94,22 +149,27 @@ pub unsafe extern "C-unwind" fn row_changed(l: *mut lua_State) -> c_int {
         log::error!("a running query was not told of a change: {error}");
         lose(None);
     }
-    // SAFETY: pushes one value; a C function has room for it.
-    unsafe { ffi::lua_pushboolean(l, c_int::from(txn::is_first_sight_of_foreign())) };
-    1
+    0
 }
 
-/// `core.rows_taken_back()`, called when a transaction that is not the module's was rolled back.
+/// `core.space_truncated(old, new)`, called by the host's trigger on its list of truncations.
 ///
 /// # Safety
-/// Called by Lua only, on the tx thread.
-pub unsafe extern "C-unwind" fn rows_taken_back(_: *mut lua_State) -> c_int {
+/// As `row_changed`.
+pub unsafe extern "C-unwind" fn space_truncated(l: *mut lua_State) -> c_int {
+    // SAFETY: as above.
+    let tuple = unsafe { host_lua::tuple_arg(l, 2) };
     let told = guard::contain(|| {
-        lose(None);
+        let Some(bytes) = tuple.as_ref().map(Tuple::to_vec) else { return Ok(()) };
+        let mut reader = Reader::new(&bytes);
+        reader.array_len()?;
+        lose(TableId::try_from(reader.uint()?).ok());
+        unsettle();
         Ok(())
     });
     if let Err(error) = told {
-        log::error!("running queries were not told of a rollback: {error}");
+        log::error!("running queries were not told of a truncation: {error}");
+        lose(None);
     }
     0
 }

@@ -11,7 +11,8 @@ use sqlparser::ast::{
     TableWithJoins,
 };
 
-/// Errors: `Unsupported` for `SELECT *` over such joins, for NATURAL ones, and for FULL joins of more than two tables.
+/// Errors: `Unsupported` for `*` over such joins and for NATURAL ones, where `wildcards` has left them because a side is no
+/// table, and for FULL joins of more than two tables.
 pub fn respell(select: &mut Select) -> Result<()> {
     let shows_all = select.projection.iter().any(|item| matches!(item, SelectItem::Wildcard(_)));
     let mut coalesced = Vec::new();
@@ -25,11 +26,13 @@ pub fn respell(select: &mut Select) -> Result<()> {
             };
             let names = match constraint {
                 JoinConstraint::Using(names) => names.clone(),
-                JoinConstraint::Natural if is_right || is_full => return unsupported("a NATURAL RIGHT or FULL join"),
+                JoinConstraint::Natural if is_right || is_full => {
+                    return unsupported("a NATURAL RIGHT or FULL join of derived tables");
+                }
                 _ => Vec::new(),
             };
             if !names.is_empty() && shows_all {
-                return unsupported("SELECT * over a RIGHT or FULL join with USING");
+                return unsupported("SELECT * over a RIGHT or FULL join of derived tables with USING");
             }
             if is_right && !names.is_empty() {
                 exchange(from, at);

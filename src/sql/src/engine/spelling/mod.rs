@@ -14,7 +14,8 @@
 //! | `CAST(a AS type)`, `(a - b)`                 | `as_written(CAST(a AS type), 'type')`, `as_written((a - b), '()')` |
 //! | `OVER (w ORDER BY a)`                        | with what the window w says                  |
 //! | `RIGHT JOIN`, `FULL JOIN` with USING         | LEFT JOIN; ON, and COALESCE of the columns   |
-//! | `*` over USING and NATURAL joins of tables    | the columns, in the standard's order         |
+//! | `*` over USING and NATURAL joins of tables   | the columns, in the standard's order         |
+//! | `NATURAL RIGHT` and `FULL JOIN` of tables    | with USING                                   |
 //! | `INTERVAL '1-2' YEAR TO MONTH` and the like  | `INTERVAL '1 years 2 months'`                |
 //! | `1e3`, `U&'\0061'`                           | an exact decimal, a plain text               |
 //! | CURRENT_TIMESTAMP and its kin                | the moment at which the statement is planned |
@@ -77,13 +78,13 @@ impl walk::Change for Speller<'_> {
     }
 
     fn enter_select(&mut self, select: &mut Select) -> Result<()> {
+        let is_defined = |name: &str| self.tables_of_with.iter().flatten().any(|known| known == name);
+        wildcards::spell_out(select, self.schema, is_defined);
         joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));
         }
         inherit_windows(select)?;
-        let is_defined = |name: &str| self.tables_of_with.iter().flatten().any(|known| known == name);
-        wildcards::spell_out(select, self.schema, is_defined);
         self.tell_outputs_apart(select);
         Ok(())
     }

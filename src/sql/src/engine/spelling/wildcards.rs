@@ -1,10 +1,14 @@
 //! `SELECT *` over joins with USING and NATURAL joins: the common columns come first, then what else the left side has, then
 //! what else the right side has. The engine leaves them where they stand on the left.
+//!
+//! A common column is the left side's, but of a RIGHT join the right side's, and of a FULL join whichever is there. NATURAL
+//! RIGHT and FULL joins, which the engine has not, get USING.
 
 use crate::cluster::Schema;
 use crate::front::parse::fold;
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem, TableFactor, TableWithJoins,
+    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, TableFactor,
+    TableWithJoins, Value,
 };
 
 /// A column of the joined rows: its name, and how it is written.
@@ -12,26 +16,35 @@ type Output = (String, Expr);
 
 /// Writes the columns out when all sides are tables; `is_other` tells names that stand for something else in this query.
 pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) {
-    let [from] = &select.from[..] else { return };
+    let joined: Vec<Option<Vec<Output>>> = select.from.iter_mut().map(|from| joined(from, schema, &is_other)).collect();
+    let [Some(columns)] = &joined[..] else { return };
     let is_plain = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if *options == Default::default());
-    if !select.projection.iter().any(is_plain) {
-        return;
-    }
-    let Some(columns) = joined(from, schema, &is_other) else { return };
+    let shown = |(name, expr): &Output| match expr {
+        Expr::CompoundIdentifier(_) => SelectItem::UnnamedExpr(expr.clone()),
+        whole => SelectItem::ExprWithAlias { expr: whole.clone(), alias: Ident::with_quote('"', name) },
+    };
     let spelled = |item: SelectItem| match is_plain(&item) {
-        true => columns.iter().map(|(_, expr)| SelectItem::UnnamedExpr(expr.clone())).collect(),
+        true => columns.iter().map(shown).collect(),
         false => vec![item],
     };
     select.projection = std::mem::take(&mut select.projection).into_iter().flat_map(spelled).collect();
 }
 
+/// Which rows of a join have what in a common column.
+enum Common {
+    Left,
+    Right,
+    Either,
+}
+
 /// The columns in the standard's order; None when nothing is joined by names, or a side is no table.
-fn joined(from: &TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Vec<Output>> {
+fn joined(from: &mut TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Vec<Output>> {
     let mut columns = columns_of(&from.relation, schema, is_other)?;
     let mut has_common = false;
-    for join in &from.joins {
+    for join in &mut from.joins {
         let right = columns_of(&join.relation, schema, is_other)?;
-        let common: Vec<String> = match constraint(&join.join_operator)? {
+        let (whose, constraint) = constraint(&mut join.join_operator)?;
+        let common: Vec<String> = match &*constraint {
             JoinConstraint::Using(names) => names
                 .iter()
                 .map(|name| match name.0.last() {
@@ -45,23 +58,45 @@ fn joined(from: &TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&str) -
             }
             _ => Vec::new(),
         };
+        if matches!((&whose, &*constraint), (Common::Right | Common::Either, JoinConstraint::Natural)) {
+            *constraint = by_name(&common);
+        }
         has_common |= !common.is_empty();
-        // Of the two, the left one: rows that have no right side have it too.
-        let left_of = |name: &String| columns.iter().find(|(other, _)| other == name).cloned();
-        let first = common.iter().map(left_of).collect::<Option<Vec<Output>>>()?;
+        let of = |side: &[Output], name: &String| side.iter().find(|(other, _)| other == name).cloned();
+        let whole = |name: &String| match whose {
+            Common::Left => of(&columns, name),
+            Common::Right => of(&right, name),
+            Common::Either => {
+                let sides = vec![of(&columns, name)?.1, of(&right, name)?.1];
+                Some((name.clone(), super::call("coalesce", sides)))
+            }
+        };
+        let first = common.iter().map(whole).collect::<Option<Vec<Output>>>()?;
         let rest = columns.into_iter().chain(right).filter(|(name, _)| !common.contains(name));
         columns = first.into_iter().chain(rest).collect();
     }
     has_common.then_some(columns)
 }
 
-/// The condition of a join whose rows have the left side's columns as they are.
-fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
+/// The condition of a NATURAL join over these columns.
+fn by_name(common: &[String]) -> JoinConstraint {
+    if common.is_empty() {
+        return JoinConstraint::On(Expr::Value(Value::Boolean(true).into()));
+    }
+    let name = |name: &String| ObjectName(vec![ObjectNamePart::Identifier(Ident::with_quote('"', name))]);
+    JoinConstraint::Using(common.iter().map(name).collect())
+}
+
+/// The condition of a join of two sides.
+fn constraint(operator: &mut JoinOperator) -> Option<(Common, &mut JoinConstraint)> {
     match operator {
-        JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => {
-            Some(on)
-        }
-        JoinOperator::CrossJoin(_) => Some(&JoinConstraint::None),
+        JoinOperator::Join(on)
+        | JoinOperator::Inner(on)
+        | JoinOperator::Left(on)
+        | JoinOperator::LeftOuter(on)
+        | JoinOperator::CrossJoin(on) => Some((Common::Left, on)),
+        JoinOperator::Right(on) | JoinOperator::RightOuter(on) => Some((Common::Right, on)),
+        JoinOperator::FullOuter(on) => Some((Common::Either, on)),
         _ => None,
     }
 }

@@ -141,7 +141,8 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn Ex
 
 fn looked_up(node: &Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
     let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(None) };
-    // Rows of the right side that meet none on the left do not come out.
+    // Rows of the right side that meet none on the left do not come out. NOT IN wants to know of them: whether there are any,
+    // and whether one is NULL.
     let drops = matches!(
         join.join_type(),
         JoinType::Inner
@@ -151,7 +152,7 @@ fn looked_up(node: &Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Option<Arc<
             | JoinType::LeftMark
             | JoinType::RightSemi
     );
-    if !drops || join.null_equality() != NullEquality::NullEqualsNothing {
+    if !drops || join.null_aware || join.null_equality() != NullEquality::NullEqualsNothing {
         return Ok(None);
     }
     let pairs = join.on().iter().filter_map(|(left, right)| {

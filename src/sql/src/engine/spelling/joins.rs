@@ -8,7 +8,7 @@ use crate::walk;
 use model::{Code, Error, Result};
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, ObjectNamePart, Select, SelectItem, TableFactor,
-    TableWithJoins,
+    TableWithJoins, VisitMut,
 };
 
 /// Errors: `Unsupported` for `*` over such joins and for NATURAL ones, where `wildcards` has left them because a side is no
@@ -110,13 +110,13 @@ fn qualifier(factor: &TableFactor) -> Option<Ident> {
     }
 }
 
-struct Coalescer {
+struct Writer {
     columns: Vec<(String, Expr)>,
     /// Queries inside one another: names in a subquery may be its own.
     depth: usize,
 }
 
-impl walk::Change for Coalescer {
+impl walk::Change for Writer {
     fn enter_query(&mut self, _: &mut ast::Query) -> Result<()> {
         self.depth += 1;
         Ok(())
@@ -138,7 +138,12 @@ impl walk::Change for Coalescer {
     }
 }
 
-/// Puts COALESCE in the places of the columns; a result column keeps its name.
+/// Puts what columns stand for in the places where they are named alone.
+pub fn write_whole(part: &mut impl VisitMut, columns: Vec<(String, Expr)>) -> Result<()> {
+    walk::change(part, &mut Writer { columns, depth: 0 })
+}
+
+/// The same in a whole SELECT; a result column keeps its name.
 fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) -> Result<()> {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Identifier(name)) = item
@@ -147,9 +152,8 @@ fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) -> Result<()> {
             *item = SelectItem::ExprWithAlias { expr: Expr::Identifier(name.clone()), alias: name.clone() };
         }
     }
-    let mut coalescer = Coalescer { columns, depth: 0 };
-    walk::change(&mut select.projection, &mut coalescer)?;
-    walk::change(&mut select.selection, &mut coalescer)?;
-    walk::change(&mut select.group_by, &mut coalescer)?;
-    walk::change(&mut select.having, &mut coalescer)
+    write_whole(&mut select.projection, columns.clone())?;
+    write_whole(&mut select.selection, columns.clone())?;
+    write_whole(&mut select.group_by, columns.clone())?;
+    write_whole(&mut select.having, columns)
 }

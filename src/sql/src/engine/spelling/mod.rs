@@ -79,7 +79,7 @@ impl walk::Change for Speller<'_> {
 
     fn enter_select(&mut self, select: &mut Select) -> Result<()> {
         let is_defined = |name: &str| self.tables_of_with.iter().flatten().any(|known| known == name);
-        wildcards::spell_out(select, self.schema, is_defined);
+        wildcards::spell_out(select, self.schema, is_defined)?;
         joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));

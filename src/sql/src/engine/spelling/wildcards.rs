@@ -1,11 +1,14 @@
 //! `SELECT *` over joins with USING and NATURAL joins: the common columns come first, then what else the left side has, then
 //! what else the right side has. The engine leaves them where they stand on the left.
 //!
-//! A common column is the left side's, but of a RIGHT join the right side's, and of a FULL join whichever is there. NATURAL
-//! RIGHT and FULL joins, which the engine has not, get USING.
+//! A common column is the left side's, but of a RIGHT join the right side's, and of a FULL join whichever is there. So it is
+//! written in WHERE too, where the engine takes one that is named alone for ambiguous. NATURAL RIGHT and FULL joins, which
+//! the engine has not, get USING.
 
+use super::joins;
 use crate::cluster::Schema;
 use crate::front::parse::fold;
+use model::Result;
 use sqlparser::ast::{
     Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, TableFactor,
     TableWithJoins, Value,
@@ -15,9 +18,11 @@ use sqlparser::ast::{
 type Output = (String, Expr);
 
 /// Writes the columns out when all sides are tables; `is_other` tells names that stand for something else in this query.
-pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) {
-    let joined: Vec<Option<Vec<Output>>> = select.from.iter_mut().map(|from| joined(from, schema, &is_other)).collect();
-    let [Some(columns)] = &joined[..] else { return };
+///
+/// Errors: none of its own.
+pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) -> Result<()> {
+    let joined: Vec<Option<Joined>> = select.from.iter_mut().map(|from| joined(from, schema, &is_other)).collect();
+    let [Some(Joined { columns, common })] = &joined[..] else { return Ok(()) };
     let is_plain = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if *options == Default::default());
     let shown = |(name, expr): &Output| match expr {
         Expr::CompoundIdentifier(_) => SelectItem::UnnamedExpr(expr.clone()),
@@ -28,6 +33,15 @@ pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&st
         false => vec![item],
     };
     select.projection = std::mem::take(&mut select.projection).into_iter().flat_map(spelled).collect();
+    joins::write_whole(&mut select.selection, common.clone())
+}
+
+/// What is known of a FROM.
+struct Joined {
+    /// In the standard's order.
+    columns: Vec<Output>,
+    /// Those of them that its sides have in common.
+    common: Vec<Output>,
 }
 
 /// Which rows of a join have what in a common column.
@@ -37,10 +51,10 @@ enum Common {
     Either,
 }
 
-/// The columns in the standard's order; None when nothing is joined by names, or a side is no table.
-fn joined(from: &mut TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Vec<Output>> {
+/// None when nothing is joined by names, or a side is no table.
+fn joined(from: &mut TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Joined> {
     let mut columns = columns_of(&from.relation, schema, is_other)?;
-    let mut has_common = false;
+    let mut all_common: Vec<Output> = Vec::new();
     for join in &mut from.joins {
         let right = columns_of(&join.relation, schema, is_other)?;
         let (whose, constraint) = constraint(&mut join.join_operator)?;
@@ -61,7 +75,6 @@ fn joined(from: &mut TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&st
         if matches!((&whose, &*constraint), (Common::Right | Common::Either, JoinConstraint::Natural)) {
             *constraint = by_name(&common);
         }
-        has_common |= !common.is_empty();
         let of = |side: &[Output], name: &String| side.iter().find(|(other, _)| other == name).cloned();
         let whole = |name: &String| match whose {
             Common::Left => of(&columns, name),
@@ -72,10 +85,12 @@ fn joined(from: &mut TableWithJoins, schema: &dyn Schema, is_other: &impl Fn(&st
             }
         };
         let first = common.iter().map(whole).collect::<Option<Vec<Output>>>()?;
+        all_common.retain(|(name, _)| !common.contains(name));
+        all_common.extend(first.iter().cloned());
         let rest = columns.into_iter().chain(right).filter(|(name, _)| !common.contains(name));
         columns = first.into_iter().chain(rest).collect();
     }
-    has_common.then_some(columns)
+    (!all_common.is_empty()).then_some(Joined { columns, common: all_common })
 }
 
 /// The condition of a NATURAL join over these columns.

@@ -27,7 +27,7 @@ TIMEOUT_S = 600
 
 
 def timed(ask, runs):
-    """The answer, the median milliseconds of so many runs after a first one that fills caches, and those of the first."""
+    """The answer, the median milliseconds of so many runs after a first that fills caches, and those of the first."""
     times = []
     for _ in range(1 + runs):
         started = time.monotonic()

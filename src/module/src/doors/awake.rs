@@ -18,7 +18,8 @@ const TIMEOUT_MS: u64 = 2_000;
 /// Tells others that this instance is there. Waits for nobody: without it they find out by themselves.
 pub fn tell(node: &'static Node, members: &BTreeSet<Address>) {
     let me = node.config.advertise.to_string();
-    for member in node.config.advertise.others(&members).take(TOLD_MAX).cloned() {
+    let told: Vec<Address> = node.config.advertise.others(members).take(TOLD_MAX).cloned().collect();
+    for member in told {
         let args = args(&me, false);
         let told = fiber::spawn("pico_awake", move || {
             if let Err(error) = node.call(&member, AWAKE_DOOR, &args, Deadline::after_ms(TIMEOUT_MS)) {

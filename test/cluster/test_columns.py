@@ -214,3 +214,19 @@ def test_a_copy_holds_while_buckets_come_and_go(workshop):
     for _ in range(40):
         assert cluster[0].sql(TOTALS) == expected
     wait_until_copied(cluster, TOTALS, rows)
+
+
+def test_a_global_table_has_a_copy_on_each_instance_that_reads_it(workshop):
+    cluster = workshop.cluster(2, replication_factor=2).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT) DISTRIBUTED GLOBALLY")
+    for first in range(0, ROWS, 3000):
+        cluster[0].call("crud.insert_many", "t", [[id, 1] for id in range(first, first + 3000)])
+    query = "SELECT sum(v) FROM t"
+    for asked in cluster:
+        wait_until(lambda asked=asked: asked.sql(query) == [[ROWS]], "the rows to arrive")
+        wait_until(lambda asked=asked: read_from_copies([asked], query) == ROWS, "the copy of one instance")
+    # By way of Raft, also on the replica, which takes no writes else.
+    cluster[0].call("crud.update", "t", 5, [["=", "v", 100]])
+    for asked in cluster:
+        wait_until(lambda asked=asked: asked.sql(query) == [[ROWS + 99]], "the change to arrive")
+        assert [asked.sql(query) for _ in range(3)] == [[[ROWS + 99]]] * 3

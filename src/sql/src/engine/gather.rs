@@ -402,6 +402,15 @@ impl ShippedExec {
         Self { id, rows, properties: Arc::new(properties) }
     }
 
+    /// The same with rows in an order, which joins above may pass on. The planner alone has to know of it: rows are sent along
+    /// as they come.
+    pub fn in_order(self, order: Option<LexOrdering>) -> Self {
+        let Some(order) = order else { return self };
+        let mut known = EquivalenceProperties::new(self.schema());
+        known.add_ordering(order);
+        Self { properties: Arc::new(PlanProperties::clone(&self.properties).with_eq_properties(known)), ..self }
+    }
+
     pub fn encode(&self, out: &mut Vec<u8>) -> DfResult<()> {
         write_uint(out, self.id.into());
         write_bin(out, &ship(&self.schema(), &[]).map_err(wrap)?);

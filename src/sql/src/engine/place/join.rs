@@ -6,7 +6,7 @@ use crate::engine::errors::wrap;
 use crate::engine::gather::ShippedExec;
 use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::Result as DfResult;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use model::Error;
@@ -142,7 +142,8 @@ impl Placer<'_> {
         let id = self.shipped;
         self.shipped += 1;
         let rows = size(&goes).map(|(rows, _)| rows);
-        let sent: Arc<dyn ExecutionPlan> = Arc::new(ShippedExec::new(id, goes.schema(), rows));
+        let sent = ShippedExec::new(id, goes.schema(), rows).in_order(goes.output_ordering().cloned());
+        let sent: Arc<dyn ExecutionPlan> = Arc::new(sent);
         spread.shipped.push((id, goes));
         spread.keys = join.keys_of(side, &spread.keys, left_columns);
         let inputs = if side == JoinSide::Left { vec![stays, sent] } else { vec![sent, stays] };

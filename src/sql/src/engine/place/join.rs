@@ -6,9 +6,9 @@ use crate::engine::errors::wrap;
 use crate::engine::gather::ShippedExec;
 use datafusion::common::{JoinSide, JoinType};
 use datafusion::error::Result as DfResult;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use model::Error;
 use std::sync::Arc;
 

@@ -3,10 +3,10 @@
 use super::free::{free, subquery_of};
 use super::push::counts;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, JoinType};
+use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
 use std::collections::HashSet;
 
 /// Whether an expression has a subquery at its own level.
@@ -22,18 +22,17 @@ pub fn stands_alone(expr: &Expr) -> Option<&InSubquery> {
     (has_columns && !within.negated && !is_correlated(&within.subquery.subquery)).then_some(within)
 }
 
-/// A conjunct of WHERE that becomes a semi join: EXISTS and IN over plain selections (not NOT IN of a constant:
-/// the engine forgets the NULLs on the right), and comparisons with aggregates over
-/// rows that are tied to the outer row by equality. `schema` is that of the rows it is about.
-pub fn is_conjunct(expr: &Expr, schema: &DFSchema) -> bool {
+/// A conjunct of WHERE that becomes a semi join: EXISTS and IN over plain selections, NOT IN of a column alone, and comparisons
+/// with aggregates over rows that are tied to the outer row by equality.
+pub fn is_conjunct(expr: &Expr) -> bool {
     match expr {
         Expr::Exists(exists) => is_correlated(&exists.subquery.subquery) && is_selection(&exists.subquery.subquery),
-        Expr::Not(inner) => matches!(&**inner, Expr::Exists(_)) && is_conjunct(inner, schema),
+        Expr::Not(inner) => matches!(&**inner, Expr::Exists(_)) && is_conjunct(inner),
         Expr::InSubquery(within) => {
             let plan = &within.subquery.subquery;
             let has_columns = !within.expr.column_refs().is_empty();
-            let is_null_aware = within.negated && (is_correlated(plan) || makes_nulls(&within.expr, schema));
-            let is_plain = !is_null_aware && !has_subquery(&within.expr) && is_selection(plan);
+            let thinks_of_nulls = !within.negated || !is_correlated(plan) && is_column(&within.expr);
+            let is_plain = thinks_of_nulls && !has_subquery(&within.expr) && is_selection(plan);
             has_columns && is_plain && are_told_apart(plan, Some(plan))
         }
         other => is_projected(other),
@@ -56,12 +55,13 @@ pub fn is_projected(expr: &Expr) -> bool {
     easy && walked.is_ok()
 }
 
-/// Whether an expression can be NULL where none of its columns is, such as NULLIF and CASE: the engine looks at its columns
-/// alone when it decides whether NOT IN has to think of NULLs.
-fn makes_nulls(expr: &Expr, schema: &DFSchema) -> bool {
-    let columns = expr.column_refs();
-    let mut fields = columns.iter().filter_map(|column| schema.field_from_column(column).ok());
-    expr.nullable(schema).unwrap_or(true) && !fields.any(|field| field.is_nullable())
+/// A column, perhaps as another type. Of anything else the engine does not know for NOT IN that it can be NULL where its
+/// columns can not, as NULLIF can, and what becomes a constant, as `NULL || a` does, makes it forget the NULLs on the right.
+fn is_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(cast) => is_column(&cast.expr),
+        expr => matches!(expr, Expr::Column(_)),
+    }
 }
 
 fn is_correlated(plan: &LogicalPlan) -> bool {

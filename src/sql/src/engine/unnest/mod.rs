@@ -139,7 +139,7 @@ impl Unnester {
                 // The engine's rule wants a projection, which VALUES for one is not.
                 let inner = LogicalPlanBuilder::from(inner).project(columns)?.build()?;
                 easy.push(with_subquery(expr, inner));
-            } else if easy::has_subquery(&expr) && !easy::is_conjunct(&expr, filter.input.schema()) {
+            } else if easy::has_subquery(&expr) && !easy::is_conjunct(&expr) {
                 hard.push(expr);
             } else {
                 easy.push(expr);

@@ -168,10 +168,12 @@ REFUSED_WRITES = """
     local fiber, picodata = require('fiber'), require('picodata')
     local row = box.space.t:select({}, {limit = 1})[1]
     local function sum() return picodata.sql('SELECT sum(v) FROM t').rows[1][1] end
-    local taken, wrong, running = 0, 0, true
-    local reader = fiber.new(function() while running do pcall(sum) end end)
-    reader:set_joinable(true)
-    for _ = 1, 30 do
+    local taken, wrong, running, readers = 0, 0, true, {}
+    for at = 1, 8 do
+        readers[at] = fiber.new(function() while running do pcall(sum) end end)
+        readers[at]:set_joinable(true)
+    end
+    for _ = 1, 100 do
         local is_taken
         if by_hand then
             is_taken = pcall(box.space.t.update, box.space.t, {row[1], row[2]}, {{'+', 3, 1000000}})
@@ -182,7 +184,7 @@ REFUSED_WRITES = """
         if sum() ~= expected then wrong = wrong + 1 end
     end
     running = false
-    reader:join()
+    for _, reader in ipairs(readers) do reader:join() end
     return taken, wrong
 """
 

@@ -10,7 +10,8 @@
 
 use crate::compare::TupleOrder;
 use crate::layout::Layout;
-use model::{ColumnType, Result};
+use crate::slice::order_of;
+use model::Result;
 use sharding::BucketRange;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,12 +86,13 @@ pub enum Found<'a, C> {
 }
 
 impl<C: Content> Chunks<C> {
-    pub fn new(layout: Arc<Layout>, buckets: Vec<BucketRange>) -> Self {
-        let offset = layout.table.stored_offset();
-        let mut fields = Vec::with_capacity(offset + layout.table.primary_key.len());
-        fields.extend(layout.is_sharded().then_some((0, ColumnType::BigInt)));
-        fields.extend(layout.table.primary_key.iter().map(|column| (column + offset, layout.cells[*column].ty)));
-        let order = TupleOrder { fields, descending: false };
+    /// Errors: none for a table that has a primary index.
+    pub fn new(layout: Arc<Layout>, buckets: Vec<BucketRange>) -> Result<Self> {
+        let order = order_of(&layout, 0, false)?;
+        Ok(Self::without_any(layout, buckets, order))
+    }
+
+    fn without_any(layout: Arc<Layout>, buckets: Vec<BucketRange>, order: TupleOrder) -> Self {
         let (chunks, given_up) = (Vec::new(), Vec::new());
         Self { layout, buckets, order, chunks, is_whole: false, given_up, generation: fresh() }
     }
@@ -191,7 +193,7 @@ impl<C: Content> Chunks<C> {
 
     /// Begins anew, and answers what there was.
     pub fn renew(&mut self) -> Self {
-        let fresh = Self::new(Arc::clone(&self.layout), self.buckets.clone());
+        let fresh = Self::without_any(Arc::clone(&self.layout), self.buckets.clone(), self.order.clone());
         std::mem::replace(self, fresh)
     }
 

@@ -12,10 +12,9 @@ use crate::chunks::{Chunks, Content, Found, Kept, Place};
 use crate::compare::TupleOrder;
 use crate::layout::Layout;
 use crate::scan::Walk;
-use crate::selection::Selection;
-use crate::slice::{Ended, SLICE_BYTES_MAX, SLICE_ROWS_MAX, SliceRequest, Slicer};
+use crate::slice::{Ended, SLICE_BYTES_MAX, SLICE_ROWS_MAX, SliceRequest, Slicer, order_of};
 use foldhash::{HashMap, HashSet};
-use model::{Code, ColumnType, Error, Result, TableId};
+use model::{Code, Error, Result, TableId};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -209,11 +208,7 @@ pub struct MomentScan {
 impl MomentScan {
     /// Errors: `NoSuchIndex`.
     pub fn new(moment: Rc<RefCell<Moment>>, request: SliceRequest, yields: bool) -> Result<Self> {
-        let selection = Selection { index: request.index, descending: request.descending, ..Selection::default() };
-        let mut order = selection.order(&request.layout)?;
-        if request.layout.is_sharded() && request.index == 0 {
-            order.fields.insert(0, (0, ColumnType::BigInt));
-        }
+        let order = order_of(&request.layout, request.index, request.descending)?;
         let progress = Progress { order, last: Vec::new(), has_walked: false, given: HashSet::default() };
         let (table, progress) = (request.layout.table.id, Rc::new(RefCell::new(progress)));
         {

@@ -4,12 +4,13 @@
 //! primary key are looked up in each bucket that holds rows. A scan of several ranges, such as the keys of a join, looks each of
 //! them up.
 
+use crate::compare::TupleOrder;
 use crate::layout::Layout;
 use crate::row::bucket_of_stored;
 use crate::scan::{Direction, Walk, contains};
-use crate::selection::{Condition, Operator};
+use crate::selection::{Condition, Operator, Selection};
 use model::msgpack;
-use model::{BucketId, Result};
+use model::{BucketId, ColumnType, Result};
 use sharding::BucketRange;
 use std::sync::Arc;
 
@@ -47,6 +48,17 @@ pub struct SliceRange {
     pub upper: Option<Condition>,
     /// The only bucket of its tuples, when that is known.
     pub bucket: Option<BucketId>,
+}
+
+/// The order in which an index gives its tuples.
+///
+/// Errors: `NoSuchIndex`.
+pub(crate) fn order_of(layout: &Layout, index: u32, descending: bool) -> Result<TupleOrder> {
+    let mut order = Selection { index, descending, ..Selection::default() }.order(layout)?;
+    if layout.is_sharded() && index == 0 {
+        order.fields.insert(0, (0, ColumnType::BigInt));
+    }
+    Ok(order)
 }
 
 /// A running scan without its iterator.

@@ -209,7 +209,7 @@ fn rows_that_come_to_an_emptied_chunk_are_in_it_for_the_next_scan() {
     let buckets = vec![BucketRange::new(1, BUCKETS)];
     let mut world = World {
         table: Rc::new(RefCell::new(Table { rows, layout: Arc::clone(&layout) })),
-        chunks: Chunks::new(Arc::clone(&layout), buckets.clone()),
+        chunks: Chunks::new(Arc::clone(&layout), buckets.clone()).unwrap(),
         buckets,
         running: Vec::new(),
         moments: Vec::new(),
@@ -263,7 +263,7 @@ proptest! {
         let layout = Arc::new(users());
         let mut world = World {
             table: Rc::new(RefCell::new(Table { rows: rows.iter().map(|(id, age)| (*id, tuple(&layout, *id, *age))).collect(), layout: Arc::clone(&layout) })),
-            chunks: Chunks::new(Arc::clone(&layout), buckets.clone()),
+            chunks: Chunks::new(Arc::clone(&layout), buckets.clone()).unwrap(),
             buckets, running: Vec::new(), moments: Vec::new(), now: 7, taken: 0,
         };
         for step in steps {

@@ -113,13 +113,14 @@ pub fn begin(layout: &Arc<Layout>, buckets: &[BucketRange]) -> Result<Option<Pla
     if place.is_some() || !COPIES.with_borrow_mut(|copies| copies.wants(layout)) {
         return Ok(place);
     }
+    let chunks = Chunks::new(Arc::clone(layout), buckets.to_vec())?;
     if let Err(error) = watching::hold(table) {
         log::warn!("table {table} gets no columnar copy: {error}");
         return Ok(None);
     }
     // Something may be on its way to the log since before.
     watching::unsettle();
-    let copy = Copy { chunks: Chunks::new(Arc::clone(layout), buckets.to_vec()), used: 0, writes: 0, is_going: false };
+    let copy = Copy { chunks, used: 0, writes: 0, is_going: false };
     Ok(COPIES.with_borrow_mut(|copies| {
         copies.by_table.insert(table, copy);
         copies.begin(layout, buckets).0

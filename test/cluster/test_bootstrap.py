@@ -48,6 +48,26 @@ def test_one_alone(workshop):
     assert cluster[0].sql("SELECT 1 + 1") == [[2]]
 
 
+@pytest.mark.parametrize("first", ["of the cluster", "of a replicaset"])
+@pytest.mark.parametrize("point", ["start.placed", "start.storage_empty", "start.storage_open"])
+def test_a_first_member_that_dies_while_it_makes_its_storage_makes_it_again(workshop, first, point):
+    cluster = workshop.cluster(2)
+    # The smallest address founds the cluster.
+    dying = cluster[0] if first == "of the cluster" else cluster[1]
+    failpoint = workshop.folder / "failpoint"
+    failpoint.write_text(f"{point} exit\n")
+    dying.env = {"PICODATA_FAILPOINTS": str(failpoint)}
+    for instance in cluster:
+        instance.start()
+    wait_until(lambda: not dying.is_running(), f"the end at {point}")
+    dying.start()
+    cluster.wait_whole().wait_balanced()
+    assert len(cluster_ids(cluster)) == 1
+    cluster[1].sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    cluster[0].sql("INSERT INTO t VALUES (1), (2), (3)")
+    assert cluster[1].sql("SELECT count(*) FROM t") == [[3]]
+
+
 def test_join_later(workshop):
     cluster = workshop.cluster(2).start()
     cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v TEXT)")

@@ -18,8 +18,9 @@ from harness import ROOT, wait_until
 POINT = re.compile(r'failpoint::reach\("([a-z_.]+)"\)')
 SOURCES = pathlib.Path(ROOT) / "src" / "module" / "src"
 POINTS = sorted({point for file in SOURCES.rglob("*.rs") for point in POINT.findall(file.read_text())})
-# These are reached when the majority is lost, or a log: test_majority_lost.py, test_power_loss.py.
-POINTS = [point for point in POINTS if not point.startswith("recover.") and point != "start.log_cleared"]
+# These are reached when the majority is lost, or a log, or by the first member of a replicaset: test_majority_lost.py,
+# test_power_loss.py, test_bootstrap.py.
+POINTS = [p for p in POINTS if not p.startswith("recover.") and p not in ("start.log_cleared", "start.storage_empty")]
 POINTS_MIN = 30
 REACH_S = 60
 SETTLE_S = 60

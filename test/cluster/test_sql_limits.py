@@ -16,7 +16,16 @@ SOME = "(SELECT v FROM t LIMIT 2900)"
 AT_ROUTER = f"SELECT count(*) FROM {SOME} a, {SOME} b, {SOME} c WHERE a.v + b.v > c.v * 3"
 TUPLES = "SELECT a.v + b.v + c.v + d.v AS s FROM t JOIN g a ON TRUE JOIN g b ON TRUE JOIN g c ON TRUE JOIN g d ON TRUE"
 MANY_ROWS = f"SELECT count(*) FROM ({TUPLES} LIMIT 80000000000000) x"
-LONG = [AT_STORAGES, AT_ROUTER, MANY_ROWS]
+# One step of a join, which would end with the first pair that it finds.
+NOTHING_AT_STORAGES = "SELECT t.v FROM t JOIN (SELECT a.v + b.v + c.v AS v FROM g a, g b, g c) g ON t.v > g.v + 100000"
+NOTHING_AT_ROUTER = f"SELECT 1 FROM {SOME} a JOIN (SELECT b.v + c.v AS v FROM {SOME} b, {SOME} c) d ON a.v > d.v + 9999"
+LONG = {
+    "storages": AT_STORAGES,
+    "router": AT_ROUTER,
+    "rows": MANY_ROWS,
+    "nothing-at-storages": NOTHING_AT_STORAGES,
+    "nothing-at-router": NOTHING_AT_ROUTER,
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,7 @@ def assert_nothing_open(cluster):
     def nothing():
         seen.update(cluster.running()[0].call("queries"))
         said = {i["name"]: i for i in seen["instances"]}
-        closed = {"fragments": 0, "scans": 0, "moments": 0}
+        closed = {"fragments": 0, "scans": 0, "moments": 0, "memory_bytes": 0}
         return not seen["queries"] and all(closed.items() <= said[i.name].items() for i in cluster.running())
 
     try:
@@ -84,7 +93,7 @@ def assert_nothing_open(cluster):
         raise AssertionError(f"open still: {seen}") from error
 
 
-@pytest.mark.parametrize("text", LONG, ids=["storages", "router", "rows"])
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_query_is_cancelled_by_its_id_from_any_instance(loaded, text):
     asked = Asked(loaded[0], text)
     number = wait_until(lambda: listed(loaded[1], text), "the query to be listed")[0]
@@ -123,7 +132,7 @@ def test_ids_that_name_nothing_are_refused(loaded):
         assert raised.value.args[0] == code, argument
 
 
-@pytest.mark.parametrize("text", LONG, ids=["storages", "router", "rows"])
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_query_ends_at_its_deadline_everywhere(loaded, text):
     assert error_of(loaded[0], text, {"timeout": 0.3}) == TIMEOUT
     assert_nothing_open(loaded)
@@ -200,7 +209,7 @@ def own(workshop):
     return cluster, leader, victim
 
 
-@pytest.mark.parametrize("text", LONG, ids=["storages", "router", "rows"])
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_silent_storage_ends_the_query_at_its_deadline(own, text):
     cluster, asked, victim = own
     victim.pause()
@@ -212,7 +221,7 @@ def test_a_silent_storage_ends_the_query_at_its_deadline(own, text):
     assert_nothing_open(cluster)
 
 
-@pytest.mark.parametrize("text", LONG, ids=["storages", "router", "rows"])
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_dying_storage_ends_the_query(own, text):
     cluster, asked, victim = own
     query = Asked(asked, text, {"timeout": 5})

@@ -55,6 +55,9 @@ pub struct Identity {
     pub name: String,
     pub instance_uuid: String,
     pub stage: Stage,
+    /// The first member of a replicaset is making its storage: until it has, nothing in the folder is worth keeping.
+    #[serde(default)]
+    pub is_making_storage: bool,
 }
 
 const VERSION: u32 = 1;
@@ -67,6 +70,7 @@ impl Identity {
             name: config.name.clone(),
             instance_uuid,
             stage: Stage::Joining,
+            is_making_storage: false,
         }
     }
 

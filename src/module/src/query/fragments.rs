@@ -15,6 +15,7 @@ use futures::future::{AbortHandle, AbortRegistration, Abortable};
 use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_double, write_str, write_uint};
 use model::{Code, Error, ReplicasetName, Result};
 use sql::cluster::{Frames, QueryKey};
+use sql::stop::Stop;
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,7 @@ struct Fragment {
     /// Ends it at its deadline.
     expiry: tokio::task::AbortHandle,
     has_read: HasRead,
+    stop: Stop,
 }
 
 enum State {
@@ -50,6 +52,7 @@ enum State {
 impl Drop for Fragment {
     fn drop(&mut self) {
         self.expiry.abort();
+        self.stop.set();
         if let State::Working(abort) = &self.state {
             abort.abort();
         }
@@ -192,13 +195,16 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     })?;
     let cluster = ModuleCluster::for_fragment(key.clone());
     let has_read = cluster.has_read();
+    let stop = Stop::default();
+    let stops = stop.clone();
     let first = async move {
-        let frames = sql.engine.run_fragment(Arc::new(cluster), request).await?;
+        let frames = sql.engine.run_fragment(Arc::new(cluster), request, stops).await?;
         Ok(Box::new(frames) as Box<dyn Frames>)
     };
     let (abort, registration) = AbortHandle::new_pair();
     fragments(|fragments| {
-        fragments.insert(key.clone(), Fragment { state: State::Working(abort), expiry, has_read: has_read.clone() })
+        let state = State::Working(abort);
+        fragments.insert(key.clone(), Fragment { state, expiry, has_read: has_read.clone(), stop })
     });
     answer(call, key, registration, has_read, first)
 }

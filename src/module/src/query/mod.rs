@@ -27,6 +27,7 @@ use sql::cluster::Cluster;
 use sql::engine::Engine;
 use sql::front::bridge::{EngineQueries, QueryBounds};
 use sql::front::{Executor, Limits, PointPlan, StatementCache, Within, is_simple, parse};
+use sql::stop::Stop;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -153,12 +154,14 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
         rows_max: arguments.rows_max,
         memory_bytes_max: arguments.memory_bytes_max,
         began_writing: Arc::default(),
+        stop: Stop::default(),
     };
+    let stop = within.stop.clone();
     let began_writing = Arc::clone(&within.began_writing);
     let cluster = ModuleCluster::default();
     let has_read = cluster.has_read();
     let cluster: Arc<dyn Cluster> = Arc::new(cluster);
-    let (_running, work) = Running::of(arguments.text, within.deadline, async move {
+    let (_running, work) = Running::of(arguments.text, within.deadline, stop, async move {
         let answer = sql.executor.execute(&cluster, &text, &params, &within).await?;
         let mut out = Vec::new();
         answer.write(&mut out);

@@ -14,6 +14,7 @@ use catalog::{InstanceState, State};
 use futures::future::{AbortHandle, Abortable};
 use model::msgpack::{Reader, write_array_len, write_bool, write_double, write_map_len, write_str, write_uint};
 use model::{Code, Error, Result};
+use sql::stop::Stop;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,8 @@ struct Entry {
     began: Instant,
     deadline: Instant,
     abort: AbortHandle,
+    /// For a step that goes on for long.
+    stop: Stop,
 }
 
 fn running() -> MutexGuard<'static, BTreeMap<u64, Entry>> {
@@ -54,12 +57,13 @@ impl Running {
     pub fn of<T, F: Future<Output = Result<T>>>(
         text: &str,
         deadline: Instant,
+        stop: Stop,
         work: F,
     ) -> (Self, impl Future<Output = Result<T>> + use<T, F>) {
         let (abort, registration) = AbortHandle::new_pair();
         let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let shown = text.chars().take(SHOWN_CHARS_MAX).collect();
-        running().insert(number, Entry { text: shown, began: Instant::now(), deadline, abort });
+        running().insert(number, Entry { text: shown, began: Instant::now(), deadline, abort, stop });
         let work = Abortable::new(work, registration);
         (Self(number), async move {
             let cancelled = |_| Err(Error::new(Code::Cancelled, "the statement was cancelled"));
@@ -240,8 +244,11 @@ pub fn serve_peer_cancel(call: &mut Call<'_>) -> Result<()> {
 }
 
 fn cancel(number: u64) -> bool {
-    let abort = running().get(&number).map(|entry| entry.abort.clone());
-    abort.inspect(AbortHandle::abort).is_some()
+    let running = running();
+    let Some(entry) = running.get(&number) else { return false };
+    entry.stop.set();
+    entry.abort.abort();
+    true
 }
 
 fn reply(call: &mut Call<'_>, answer: bool) -> Result<()> {

@@ -121,7 +121,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         Stage::Joining | Stage::Member { .. } => BTreeSet::new(),
     };
     let identity = match identity.stage {
-        Stage::Member { .. } if folder.has_storage()? => {
+        Stage::Member { .. } if folder.has_storage()? && !identity.is_making_storage => {
             // The host would say so too, but only after it has read all data.
             drop(Listener::bind(&config.listen.to_string(), Deadline::after(BIND_TIMEOUT))?);
             if let Some(anew) = early::anew_if_stray(&config, folder, &identity) {
@@ -156,6 +156,12 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     failpoint::reach("start.placed");
     let open = || {
         storage::open(&config, folder.path(), &me, is_first)?;
+        if is_first {
+            failpoint::reach("start.storage_empty");
+            storage::create(&config)?;
+            folder.set_identity(&identity)?;
+        }
+        storage::listen(&config)?;
         if has_lost_log {
             disk::clear()?;
             failpoint::reach("start.log_cleared");
@@ -233,7 +239,7 @@ fn admission(config: &Config, folder: &Folder, identity: &Identity) -> Result<(I
         failpoint::reach("start.cleared");
         let (placed, donor) = place(config, identity)?;
         let Some(donor) = donor else {
-            folder.set_identity(&placed)?;
+            folder.set_identity(&Identity { is_making_storage: true, ..placed.clone() })?;
             return Ok((placed, None));
         };
         if let Stage::Member { cluster_id, .. } = &identity.stage {
@@ -261,7 +267,9 @@ fn admission(config: &Config, folder: &Folder, identity: &Identity) -> Result<(I
 fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot::Address>)> {
     let found = match &identity.stage {
         // An attempt that broke off after it was decided goes on where it stood.
-        Stage::Member { bootstrap: true, .. } => return Ok((identity.clone(), None)),
+        Stage::Member { bootstrap: true, .. } => {
+            return Ok((Identity { is_making_storage: false, ..identity.clone() }, None));
+        }
         Stage::Rejoining { cluster_id, members, .. } => {
             let answer = discover::ask_again(config, identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
@@ -281,7 +289,7 @@ fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot:
             (stage, donors.into_iter().next())
         }
     };
-    Ok((Identity { stage, ..identity.clone() }, donor))
+    Ok((Identity { stage, is_making_storage: false, ..identity.clone() }, donor))
 }
 
 /// A member without its Raft log is given another number.

@@ -22,7 +22,7 @@ const OWN_ROWS_SYNC_S: u64 = 1;
 /// How long those whose rows are asked for may take to answer.
 const CONNECT_S: u64 = 5;
 
-/// Opens what is in the folder; the first member of a replicaset makes it.
+/// Opens what is in the folder; the first member of a replicaset makes it, and nobody can connect yet.
 ///
 /// Errors: `Storage` with the host's words.
 pub fn open(config: &Config, folder: &Path, me: &Me, is_first: bool) -> Result<()> {
@@ -43,11 +43,11 @@ pub fn open(config: &Config, folder: &Path, me: &Me, is_first: bool) -> Result<(
     }
     options.uint("replication_connect_quorum", 0);
     options.bool("read_only", !is_first);
-    call("configure", &options.finish())?;
-    if is_first {
-        create(config)?;
-    }
-    // Whoever connects from here on finds users and functions in place.
+    call("configure", &options.finish())
+}
+
+/// Lets others connect, who find users and functions in place.
+pub fn listen(config: &Config) -> Result<()> {
     let mut listen = Options::default();
     listen.text("listen", &config.listen.to_string());
     call("configure", &listen.finish())

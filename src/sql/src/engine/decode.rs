@@ -538,7 +538,7 @@ mod tests {
             let projection = &order[..kept];
             let batch = decoder(&table, projection).decode(&slice(&table, &rows)).unwrap();
             let columns = projection.iter().map(|at| (at.to_string(), String::new())).collect();
-            let bytes = rows_to_msgpack(&QueryOutput { columns, batches: vec![batch] }).unwrap();
+            let bytes = rows_to_msgpack(&QueryOutput { columns, batches: vec![batch], _held: None }).unwrap();
             let shown = rows.iter().map(|row| Value::Array(projection.iter().map(|at| row[*at].clone()).collect()));
             let mut expected = Vec::new();
             Value::Array(shown.collect()).write_shown(&mut expected);

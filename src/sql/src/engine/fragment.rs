@@ -6,7 +6,9 @@ use super::frames::{Encoder, Request, error_frame, unship};
 use super::lookups;
 use super::moments::SharedMoments;
 use super::site::{Site, at_site};
+use super::watch;
 use crate::cluster::{Cluster, Frames};
+use crate::stop::Stop;
 use async_trait::async_trait;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -27,7 +29,7 @@ pub fn plan_bytes(plan: Arc<dyn ExecutionPlan>) -> DfResult<Vec<u8>> {
 }
 
 /// Where a fragment runs, from its request. Waits for the catalog version that it was planned on.
-pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request) -> Result<Site> {
+pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request, stop: Stop) -> Result<Site> {
     let deadline = Instant::now() + Duration::from_millis(request.time_left_ms);
     let mut schema = cluster.schema();
     if schema.version() < request.catalog_version {
@@ -49,6 +51,7 @@ pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request) -> Result<Sit
         moment: None,
         shared: request.query.clone().map(|(key, tables)| Arc::new(SharedMoments::received(key, tables))),
         shipping_failed: Arc::default(),
+        stop,
     })
 }
 
@@ -72,7 +75,7 @@ impl FrameStream {
     pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
         let start = || -> DfResult<Running> {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
-            let plan = lookups::prepare(plan, site)?;
+            let plan = watch::joins(lookups::prepare(plan, site)?, site)?;
             let context = at_site(&context, site.at_moment(&plan));
             let rows = execute_stream(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;

@@ -10,6 +10,7 @@ use super::fragment::plan_bytes;
 use super::frames::{Frame, FrameDecoder, Request, Summary, ship, unship};
 use super::lookups;
 use super::site::{Site, at_site};
+use super::watch;
 use crate::cluster::BucketRange;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -214,7 +215,7 @@ impl GatherExec {
             Some(_) => (context.clone(), self.fragment.clone()),
             None => {
                 let here = site.for_fragment(target.buckets.clone(), shipped);
-                let fragment = lookups::prepare(self.fragment.clone(), &here)?;
+                let fragment = watch::joins(lookups::prepare(self.fragment.clone(), &here)?, &here)?;
                 (at_site(context, here.at_moment(&fragment)), fragment)
             }
         };

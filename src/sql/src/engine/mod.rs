@@ -40,13 +40,16 @@ mod spelling;
 mod subquery;
 pub mod types;
 mod unnest;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use crate::cluster::Cluster;
+use crate::stop::Stop;
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+use datafusion::common::utils::memory::RecordBatchMemoryCounter;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::scalar::ScalarValue;
@@ -91,6 +94,8 @@ pub struct QueryInput {
     /// For `$1` and so on, when they are still in the query.
     pub params: Vec<Value>,
     pub limits: Limits,
+    /// Ends it in the middle of a step, too.
+    pub stop: Stop,
 }
 
 /// Rows, and how users see them.
@@ -99,6 +104,8 @@ pub struct QueryOutput {
     /// Names and types.
     pub columns: Vec<(String, String)>,
     pub batches: Vec<RecordBatch>,
+    /// The memory of the batches; None for rows from elsewhere.
+    _held: Option<Arc<MemoryReservation>>,
 }
 
 impl QueryOutput {
@@ -118,6 +125,12 @@ pub fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
         .enable_time()
         .build()
         .map_err(|error| Error::new(Code::Storage, format!("no threads for queries: {error}")))
+}
+
+/// Collected rows and their memory.
+struct Rows {
+    batches: Vec<RecordBatch>,
+    held: MemoryReservation,
 }
 
 /// A query on its way: what all steps need.
@@ -146,6 +159,12 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.site.stop.set();
+    }
+}
+
 impl Engine {
     /// `memory_bytes_max` bounds all queries of this instance together.
     pub fn new(memory_bytes_max: usize) -> Self {
@@ -167,7 +186,7 @@ impl Engine {
     pub async fn explain(&self, cluster: Arc<dyn Cluster>, input: QueryInput) -> Result<Vec<String>> {
         let limits = input.limits;
         let explain = async {
-            let mut running = self.start(cluster, limits, false);
+            let mut running = self.start(cluster, &input, false);
             let logical = self.logical(&mut running, &input).await?;
             let plan = self.physical(&running, &logical, PlaceOptions { ship: true }).await?;
             Ok(explain::plan_lines(&plan))
@@ -186,14 +205,15 @@ impl Engine {
     }
 
     /// Answers a fragment at its storage. Everything that goes wrong, now or later, is a frame.
-    pub async fn run_fragment(&self, cluster: Arc<dyn Cluster>, request: Vec<u8>) -> Result<FrameStream> {
+    pub async fn run_fragment(&self, cluster: Arc<dyn Cluster>, request: Vec<u8>, stop: Stop) -> Result<FrameStream> {
         let request = Request::decode(&request)?;
-        let site = Arc::new(fragment::site_of(cluster, &request).await?);
+        let site = Arc::new(fragment::site_of(cluster, &request, stop).await?);
         let context = self.session.context(site.clone(), &self.pool);
         FrameStream::start(&request.plan, context, &site)
     }
 
-    fn start(&self, cluster: Arc<dyn Cluster>, limits: Limits, analyze: bool) -> Running {
+    fn start(&self, cluster: Arc<dyn Cluster>, input: &QueryInput, analyze: bool) -> Running {
+        let limits = input.limits;
         let site = Site {
             schema: cluster.schema(),
             cluster,
@@ -205,6 +225,7 @@ impl Engine {
             moment: None,
             shared: None,
             shipping_failed: Arc::default(),
+            stop: input.stop.of_part(),
         };
         Running { site: Arc::new(site), limits, tables: Vec::new(), shared: OnceLock::new() }
     }
@@ -216,11 +237,11 @@ impl Engine {
         input: &QueryInput,
         analyze: bool,
     ) -> Result<(QueryOutput, Arc<dyn ExecutionPlan>)> {
-        let mut running = self.start(cluster, input.limits, analyze);
+        let mut running = self.start(cluster, input, analyze);
         let logical = self.logical(&mut running, input).await?;
-        let (batches, plan) = self.execute(&running, &logical).await?;
+        let (rows, plan) = self.execute(&running, &logical).await?;
         let columns = names::columns(&input.query, &plan.schema());
-        Ok((QueryOutput { columns, batches }, plan))
+        Ok((QueryOutput { columns, batches: rows.batches, _held: Some(Arc::new(rows.held)) }, plan))
     }
 
     /// The logical plan with parameters and scalar subqueries as literals.
@@ -251,7 +272,7 @@ impl Engine {
 
     /// The only value of a subquery, NULL when it gives no row.
     async fn scalar(&self, running: &Running, plan: &LogicalPlan) -> Result<ScalarValue> {
-        let (batches, _) = self.execute(running, plan).await?;
+        let (Rows { batches, .. }, _) = self.execute(running, plan).await?;
         let mut rows = batches.iter().filter(|batch| batch.num_rows() > 0);
         let (first, second) = (rows.next(), rows.next());
         if second.is_some() || first.is_some_and(|batch| batch.num_rows() > 1) {
@@ -271,26 +292,25 @@ impl Engine {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let logical = unnest::unnest(logical.clone()).map_err(translate)?;
         let plan = self.session.physical(&logical).await?;
-        place::place(plan, &*running.site.schema, options).map_err(translate)
+        let placed = place::place(plan, &*running.site.schema, options);
+        placed.and_then(|plan| watch::joins(plan, &running.site)).map_err(translate)
     }
 
     /// Runs a plan; once more without sending rows along, when these were many after all.
-    async fn execute(
-        &self,
-        running: &Running,
-        logical: &LogicalPlan,
-    ) -> Result<(Vec<RecordBatch>, Arc<dyn ExecutionPlan>)> {
+    async fn execute(&self, running: &Running, logical: &LogicalPlan) -> Result<(Rows, Arc<dyn ExecutionPlan>)> {
         let plan = self.physical(running, logical, PlaceOptions { ship: true }).await?;
         match self.collect(running, plan.clone()).await {
             Err(_) if running.site.shipping_failed.swap(false, Ordering::Relaxed) => {}
-            result => return result.map(|batches| (batches, plan)),
+            result => return result.map(|rows| (rows, plan)),
         }
         let plan = self.physical(running, logical, PlaceOptions { ship: false }).await?;
-        self.collect(running, plan.clone()).await.map(|batches| (batches, plan))
+        self.collect(running, plan.clone()).await.map(|rows| (rows, plan))
     }
 
-    async fn collect(&self, running: &Running, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+    async fn collect(&self, running: &Running, plan: Arc<dyn ExecutionPlan>) -> Result<Rows> {
         let context = self.session.context(running.site_for(&plan), &self.pool);
+        let held = MemoryConsumer::new("result").register(context.memory_pool());
+        let mut bytes = RecordBatchMemoryCounter::new();
         let mut stream = execute_stream(plan, context).map_err(translate)?;
         let (mut batches, mut rows) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {
@@ -300,9 +320,10 @@ impl Engine {
                 let message = format!("the result has more than {} rows", running.limits.rows_max);
                 return Err(Error::new(Code::LimitExceeded, message).with_hint("add LIMIT, or raise the limit on rows"));
             }
+            held.try_grow(bytes.count_batch(&batch)).map_err(translate)?;
             batches.push(batch);
         }
-        Ok(batches)
+        Ok(Rows { batches, held })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::errors::wrap;
 use super::moments::{self, SharedMoments};
 use crate::cluster::{BucketRange, Cluster, Moment, Schema};
+use crate::stop::Stop;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::TaskContext;
@@ -31,6 +32,8 @@ pub struct Site {
     pub shared: Option<Arc<SharedMoments>>,
     /// Set when rows to be sent along turned out too many; the query is then planned again without sending any.
     pub shipping_failed: Arc<AtomicBool>,
+    /// Nobody waits for the plan any more.
+    pub stop: Stop,
 }
 
 impl std::fmt::Debug for Site {
@@ -62,6 +65,7 @@ impl Site {
             moment: None,
             shared: self.shared.clone(),
             shipping_failed: self.shipping_failed.clone(),
+            stop: self.stop.clone(),
         }
     }
 

@@ -44,7 +44,7 @@ impl EngineQueries {
             memory_bytes_max: request.memory_bytes_max.min(self.bounds.memory_bytes_max.load(Ordering::Relaxed)),
             deadline: request.deadline,
         };
-        QueryInput { query: *request.query, params: Vec::new(), limits }
+        QueryInput { query: *request.query, params: Vec::new(), limits, stop: request.stop }
     }
 }
 

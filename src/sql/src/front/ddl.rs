@@ -182,8 +182,9 @@ fn table_clauses(source: &mut Source) -> Result<TableClauses> {
         } else if source.take_word("DISTRIBUTED") {
             let distribution = distribution(source)?;
             once(source, &mut clauses.distribution, distribution, "DISTRIBUTED")?;
-        } else if let [first, others @ ..] = &*source.ask(|p| p.parse_options(Keyword::WITH))? {
-            once(source, &mut clauses.durability, durability(source, first, others)?, "WITH")?;
+        } else if source.is_word("WITH") {
+            let options = source.ask(|p| p.parse_options(Keyword::WITH))?;
+            once(source, &mut clauses.durability, durability(source, &options)?, "WITH")?;
         } else if !common_clause(source, &mut clauses)? {
             return Ok(clauses);
         }
@@ -191,11 +192,12 @@ fn table_clauses(source: &mut Source) -> Result<TableClauses> {
 }
 
 /// The one option that a table has: `durability = 'replicated' | 'local'`.
-pub(super) fn durability(source: &Source, option: &SqlOption, others: &[SqlOption]) -> Result<Durability> {
+pub(super) fn durability(source: &Source, options: &[SqlOption]) -> Result<Durability> {
     let refuse = |what: String| {
         let error = Error::new(Code::InvalidStatement, what);
         error.with_hint("a table has one option: durability, which is 'replicated' or 'local'")
     };
+    let [option, others @ ..] = options else { return Err(refuse("no option is given".to_owned())) };
     let SqlOption::KeyValue { key, value } = option else {
         return Err(source.unsupported(&format!("the option \"{option}\""), None));
     };

@@ -56,10 +56,7 @@ fn draft(source: &Source, operation: AlterTableOperation) -> Result<AlterDraft> 
         O::DropConstraint { if_exists, name, drop_behavior: _ } => {
             AlterDraft::DropConstraint { name: fold(&name), if_exists }
         }
-        O::SetOptionsParens { options } => match &options[..] {
-            [first, others @ ..] => AlterDraft::SetDurability { durability: durability(source, first, others)? },
-            [] => return Err(source.unsupported("SET ()", None)),
-        },
+        O::SetOptionsParens { options } => AlterDraft::SetDurability { durability: durability(source, &options)? },
         other => return Err(source.unsupported(&format!("ALTER TABLE ... {other}"), None)),
     })
 }

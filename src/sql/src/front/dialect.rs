@@ -1,6 +1,6 @@
 //! The dialect: PostgreSQL's, as the parser knows it, with `?` for parameters instead of JSON operators.
 
-use sqlparser::ast::Expr;
+use sqlparser::ast::{Expr, Query, SetExpr};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -54,6 +54,47 @@ fn names_function(keyword: Keyword) -> bool {
     )
 }
 
+/// What stands in the parentheses of an IN, which begin with another one. Each token is read once, however deep they nest.
+fn within(parser: &mut Parser, expr: Expr, negated: bool) -> Result<Expr, ParserError> {
+    let expr = Box::new(expr);
+    let list = match parser.maybe_parse(|p| p.parse_query())? {
+        Some(subquery) if parser.peek_token_ref().token == Token::RParen => {
+            parser.advance_token();
+            return Ok(Expr::InSubquery { expr, subquery, negated });
+        }
+        Some(query) => {
+            let mut first = scalar(*query).map_or_else(|| parser.expected_ref(")", parser.peek_token_ref()), Ok)?;
+            loop {
+                match parser.get_next_precedence()? {
+                    0 => break,
+                    precedence => first = parser.parse_infix(first, precedence)?,
+                }
+            }
+            let mut list = vec![first];
+            if parser.consume_token(&Token::Comma) {
+                list.extend(parser.parse_comma_separated(Parser::parse_expr)?);
+            }
+            list
+        }
+        None => parser.parse_comma_separated(Parser::parse_expr)?,
+    };
+    parser.expect_token(&Token::RParen)?;
+    Ok(Expr::InList { expr, list, negated })
+}
+
+/// A query in parentheses with nothing after them is a value.
+fn scalar(query: Query) -> Option<Expr> {
+    let is_bare = query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty();
+    match *query.body {
+        SetExpr::Query(inner) if is_bare => Some(Expr::Subquery(inner)),
+        _ => None,
+    }
+}
+
 impl Dialect for PicodataDialect {
     fn dialect(&self) -> TypeId {
         TypeId::of::<PostgreSqlDialect>()
@@ -86,6 +127,18 @@ impl Dialect for PicodataDialect {
         let Token::Word(word) = &parser.peek_token_ref().token else { return None };
         let is_name = names_function(word.keyword) && parser.peek_nth_token_ref(1).token != Token::LParen;
         is_name.then(|| parser.parse_identifier().map(Expr::Identifier))
+    }
+
+    /// `a IN ((SELECT ...), 7)`: the parser itself takes what begins like that for a subquery.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        let is = |at: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(at).token, Token::Word(word) if word.keyword == keyword);
+        let negated = is(0, Keyword::NOT);
+        let at = usize::from(negated);
+        let opens = |at: usize| parser.peek_nth_token_ref(at).token == Token::LParen;
+        (is(at, Keyword::IN) && opens(at + 1) && opens(at + 2)).then(|| {
+            (0..at + 2).for_each(|_| parser.advance_token());
+            within(parser, expr.clone(), negated)
+        })
     }
 
     /// `a=?` is a comparison with a parameter, not an operator of its own.

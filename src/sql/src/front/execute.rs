@@ -18,6 +18,7 @@ use super::statement::{Insert, SchemaAction, SchemaStatement, Statement};
 use super::transaction;
 use super::views;
 use crate::cluster::{Cluster, Schema};
+use crate::stop::Stop;
 use model::{Code, Error, Result, Value, View, msgpack};
 use sqlparser::ast::Query;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,12 +63,20 @@ pub struct Within {
     pub memory_bytes_max: usize,
     /// Set when it begins to write: from then on, whoever stops waiting does not know what was done.
     pub began_writing: Arc<AtomicBool>,
+    /// Ends its queries.
+    pub stop: Stop,
 }
 
 impl Within {
     /// No other bound than a deadline.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, rows_max: usize::MAX, memory_bytes_max: usize::MAX, began_writing: Arc::default() }
+        Self {
+            deadline,
+            rows_max: usize::MAX,
+            memory_bytes_max: usize::MAX,
+            began_writing: Arc::default(),
+            stop: Stop::default(),
+        }
     }
 }
 
@@ -254,6 +263,7 @@ impl Execution<'_> {
             rows_max: self.executor.limits.result_rows_max.min(self.within.rows_max),
             memory_bytes_max: self.within.memory_bytes_max,
             deadline: self.deadline,
+            stop: self.within.stop.clone(),
         }
     }
 
@@ -269,6 +279,7 @@ impl Execution<'_> {
             limits: self.executor.limits.change,
             memory_bytes_max: self.within.memory_bytes_max,
             deadline: self.deadline,
+            stop: &self.within.stop,
         }
     }
 

@@ -217,10 +217,15 @@ impl<'a> Source<'a> {
         if written { Err(self.unsupported(what, None)) } else { Ok(()) }
     }
 
-    /// Consumes an unquoted word that is spelled so, whether or not it is a keyword to the parser.
+    /// Whether an unquoted word comes next that is spelled so, whether or not it is a keyword to the parser.
+    pub fn is_word(&self, spelled: &str) -> bool {
+        matches!(&self.parser.peek_token_ref().token,
+            Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(spelled))
+    }
+
+    /// Consumes such a word.
     pub fn take_word(&mut self, spelled: &str) -> bool {
-        let is_next = matches!(&self.parser.peek_token_ref().token,
-            Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(spelled));
+        let is_next = self.is_word(spelled);
         if is_next {
             self.parser.next_token();
         }

@@ -3,6 +3,7 @@
 //! The engine implements this; tests of the front implement it with canned rows.
 
 use crate::cluster::Cluster;
+use crate::stop::Stop;
 use async_trait::async_trait;
 use model::msgpack::Reader;
 use model::{Result, Value};
@@ -20,6 +21,8 @@ pub struct QueryRequest {
     pub memory_bytes_max: usize,
     /// The answer has to be complete by then.
     pub deadline: Instant,
+    /// Ends it, in the middle of a step too.
+    pub stop: Stop,
 }
 
 /// A column of a result: its name, and its type as metadata shows it.

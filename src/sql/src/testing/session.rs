@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Frames};
 use crate::engine::Engine;
 use crate::front::bridge::{EngineQueries, QueryBounds};
 use crate::front::{Answer, Executor, Limits, Within};
+use crate::stop::Stop;
 use model::{Result, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ impl Session {
             Arc::new(move |cluster, request| {
                 let engine = engine.clone();
                 Box::pin(async move {
-                    let frames: Box<dyn Frames> = Box::new(engine.run_fragment(cluster, request).await?);
+                    let frames: Box<dyn Frames> =
+                        Box::new(engine.run_fragment(cluster, request, Stop::default()).await?);
                     Ok(frames)
                 })
             })

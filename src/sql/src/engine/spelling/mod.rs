@@ -69,7 +69,7 @@ impl walk::Change for Speller<'_> {
             names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
         }
         self.tables_of_with.push(names);
-        Ok(())
+        self.order_by_common(query)
     }
 
     fn leave_query(&mut self, _: &mut Query) -> Result<()> {
@@ -78,8 +78,7 @@ impl walk::Change for Speller<'_> {
     }
 
     fn enter_select(&mut self, select: &mut Select) -> Result<()> {
-        let is_defined = |name: &str| self.tables_of_with.iter().flatten().any(|known| known == name);
-        wildcards::spell_out(select, self.schema, is_defined)?;
+        wildcards::spell_out(select, self.schema, |name| self.is_defined(name))?;
         joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));
@@ -125,11 +124,26 @@ impl walk::Change for Speller<'_> {
 }
 
 impl Speller<'_> {
+    /// Whether a WITH around gives the name to something.
+    fn is_defined(&self, name: &str) -> bool {
+        self.tables_of_with.iter().flatten().any(|known| known == name)
+    }
+
+    /// Has ORDER BY say what a common column stands for that is no column of the result.
+    fn order_by_common(&self, query: &mut Query) -> Result<()> {
+        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &*query.body) else { return Ok(()) };
+        let mut common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
+        common.retain(|(name, _)| !select.projection.iter().any(|item| shows(item, name)));
+        joins::write_whole(order_by, common)
+    }
+
     /// The planner takes no two columns of one name; users may have them. Results are named by `names`.
     fn tell_outputs_apart(&mut self, select: &mut Select) {
         let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let has_wild = select.projection.iter().any(is_wild);
         let mut seen: Vec<String> = Vec::new();
+        // A common column of a join is one of a table's, whichever way it is written.
+        let mut columns: Vec<(String, bool)> = Vec::new();
         for item in &mut select.projection {
             let (name, expr) = match item {
                 SelectItem::UnnamedExpr(expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => {
@@ -144,7 +158,12 @@ impl Speller<'_> {
             let is_computed = matches!(item, SelectItem::UnnamedExpr(_)) && !is_column;
             let is_vague = is_computed && ["SELECT ", "CAST(", "::"].iter().any(|part| name.contains(part));
             let name = if is_computed { name.replace(['(', ')'], "") } else { name };
-            if seen.contains(&name) || (has_wild && is_column) || is_vague {
+            let column = column_named(item);
+            let is_written_twice = column.as_ref().is_some_and(|(name, is_qualified)| {
+                columns.iter().any(|(other, qualified)| other == name && qualified != is_qualified)
+            });
+            columns.extend(column);
+            if seen.contains(&name) || (has_wild && is_column) || is_vague || is_written_twice {
                 self.names += 1;
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__again_{}", self.names)) };
             } else {
@@ -292,6 +311,24 @@ impl Speller<'_> {
 fn is_arithmetic(expr: &Expr) -> bool {
     use BinaryOperator as O;
     matches!(expr, Expr::BinaryOp { op: O::Plus | O::Minus | O::Multiply | O::Divide | O::Modulo, .. })
+}
+
+/// The name of a column that stands alone, and whether a table is named with it.
+fn column_named(item: &SelectItem) -> Option<(String, bool)> {
+    match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some((fold(name).text, false)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(|name| (fold(name).text, true)),
+        _ => None,
+    }
+}
+
+/// Whether a column of the result has, or may have, this name.
+fn shows(item: &SelectItem, name: &str) -> bool {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => fold(alias).text == name,
+        SelectItem::UnnamedExpr(_) => column_named(item).is_some_and(|(column, _)| column == name),
+        _ => true,
+    }
 }
 
 fn null() -> Expr {

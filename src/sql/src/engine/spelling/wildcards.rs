@@ -36,6 +36,16 @@ pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&st
     joins::write_whole(&mut select.selection, common.clone())
 }
 
+/// What the columns stand for that the sides of a join have in common, when all sides are tables.
+pub fn common_columns(select: &Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) -> Vec<Output> {
+    match &select.from[..] {
+        [from] if !from.joins.is_empty() => {
+            joined(&mut from.clone(), schema, &is_other).map_or(Vec::new(), |j| j.common)
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What is known of a FROM.
 struct Joined {
     /// In the standard's order.

@@ -22,6 +22,17 @@ impl Fixture {
     }
 }
 
+impl Fixture {
+    /// Tasks end a moment after their query.
+    fn assert_over(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.engine.memory_bytes() > 0 {
+            assert!(Instant::now() < deadline, "memory is not given back");
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// An answer or a clear error.
 #[track_caller]
 fn assert_bounded(result: Result<usize>, rows: usize) {
@@ -100,12 +111,52 @@ fn results_and_memory_are_bounded() {
     little.limits.memory_bytes_max = 1 << 20;
     let error = fixture.run_at(0, little).unwrap_err();
     assert_eq!(error.code, Code::LimitExceeded, "{error}");
-    // Tasks end a moment after their query.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while fixture.engine.memory_bytes() > 0 {
-        assert!(Instant::now() < deadline, "memory is not given back");
+    // What is collected counts as well.
+    let mut wide = input("SELECT a.name || b.name || c.label || a.name || b.name FROM item a, item b, kind c");
+    wide.limits.memory_bytes_max = 1 << 20;
+    wide.limits.rows_max = usize::MAX;
+    let error = fixture.run_at(0, wide).unwrap_err();
+    assert_eq!(error.code, Code::LimitExceeded, "{error}");
+    fixture.assert_over();
+}
+
+/// Some 10^9 pairs of which none is wanted, looked for at the router, at the storages and among rows of one key.
+const ENDLESS: [&str; 3] = [
+    "SELECT count(*) FROM (SELECT a.id + b.id AS n FROM item a, item b) l
+     JOIN (SELECT c.id + d.id AS n FROM item c, item d) r ON l.n > r.n + 100000",
+    "SELECT i.id FROM item i JOIN (SELECT a.id + b.id + c.id + d.id + e.id + f.id + g.id + h.id AS n
+     FROM kind a, kind b, kind c, kind d, kind e, kind f, kind g, kind h) k
+     ON i.id > k.n + 100000",
+    "SELECT count(*) FROM (SELECT a.id % 1 AS one, a.id FROM item a, item b) l
+     JOIN (SELECT c.id % 1 AS one, c.id FROM item c, item d) r ON l.one = r.one AND l.id > r.id + 100000",
+];
+
+#[test]
+fn a_join_that_finds_nothing_ends_at_its_deadline() {
+    for replicasets in [1, 2] {
+        let fixture = Fixture::filled(replicasets);
+        for sql in ENDLESS {
+            let mut endless = input(sql);
+            endless.limits.deadline = Instant::now() + Duration::from_millis(100);
+            let error = fixture.run_at(0, endless).unwrap_err();
+            assert_eq!(error.code, Code::Timeout, "{sql}: {error}");
+            fixture.assert_over();
+        }
+    }
+}
+
+#[test]
+fn a_join_that_finds_nothing_can_be_stopped() {
+    let fixture = Fixture::filled(2);
+    let endless = input(ENDLESS[0]);
+    let (engine, cluster, stop) = (fixture.engine.clone(), fixture.cluster.node(0), endless.stop.clone());
+    let query = threads().spawn(async move { engine.query(cluster, endless).await });
+    while fixture.engine.memory_bytes() == 0 {
         std::thread::yield_now();
     }
+    stop.set();
+    assert_eq!(threads().block_on(query).unwrap().unwrap_err().code, Code::Cancelled);
+    fixture.assert_over();
 }
 
 #[test]

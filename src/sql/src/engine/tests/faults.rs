@@ -2,6 +2,7 @@
 
 use super::{Fixture, input, threads};
 use crate::cluster::{Cluster, Frames, Moment, RowChange, Scan, ScanRequest, Schema};
+use crate::stop::Stop;
 use async_trait::async_trait;
 use model::{Code, Error, ReplicasetName, Result, SchemaChange, Table};
 use std::sync::Arc;
@@ -236,7 +237,7 @@ fn any_bytes_as_a_request_are_an_error() {
     runner
         .run(&proptest::collection::vec(any::<u8>(), 0..200), |bytes| {
             let (engine, cluster) = (fixture.engine.clone(), fixture.cluster.node(0));
-            let run = async move { engine.run_fragment(cluster, bytes).await.map(|_| ()) };
+            let run = async move { engine.run_fragment(cluster, bytes, Stop::default()).await.map(|_| ()) };
             prop_assert!(threads().block_on(run).is_err());
             Ok(())
         })

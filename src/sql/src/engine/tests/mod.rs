@@ -10,6 +10,7 @@ mod speed;
 
 use super::{Engine, Limits, QueryInput, QueryOutput, runtime};
 use crate::cluster::{Cluster, Frames};
+use crate::stop::Stop;
 use crate::testing::{MemoryCluster, TableBuilder};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::FutureExt;
@@ -39,7 +40,7 @@ impl Fixture {
         let storage = engine.clone();
         let runner = move |cluster: Arc<dyn Cluster>, request: Vec<u8>| {
             let engine = storage.clone();
-            async move { Ok(Box::new(engine.run_fragment(cluster, request).await?) as Box<dyn Frames>) }.boxed()
+            async move { Ok(Box::new(engine.run_fragment(cluster, request, Stop::default()).await?) as Box<dyn Frames>) }.boxed()
         };
         Self { cluster: MemoryCluster::new(replicasets).with_runner(Arc::new(runner)), engine }
     }
@@ -90,7 +91,7 @@ pub fn limits() -> Limits {
 }
 
 pub fn input(sql: &str) -> QueryInput {
-    QueryInput { query: parse(sql), params: Vec::new(), limits: limits() }
+    QueryInput { query: parse(sql), params: Vec::new(), limits: limits(), stop: Stop::default() }
 }
 
 pub fn shown(output: &QueryOutput) -> Vec<Vec<String>> {

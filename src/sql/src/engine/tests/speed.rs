@@ -1,9 +1,8 @@
 //! What reading costs: a million stored tuples from memory, decoded and aggregated on one thread. Run with
 //! `cargo test --release -p picodata-sql speed -- --ignored --nocapture`.
 
-use super::{Fixture, limits, parse, threads};
+use super::{Fixture, input, threads};
 use crate::cluster::{Cluster, Frames, Moment, RowChange, Scan, ScanRequest, Schema, TupleBatch};
-use crate::engine::QueryInput;
 use crate::testing::{MemoryCluster, TIER, TableBuilder, encode_tuple};
 use async_trait::async_trait;
 use model::{ColumnType, Decimal, ReplicasetName, Result, SchemaChange, Table, TierName, Value};
@@ -118,7 +117,7 @@ fn speed_of_a_million_tuples() {
     ] {
         let run = || {
             let (engine, cluster) = (engine.clone(), cluster.clone());
-            let input = QueryInput { query: parse(sql), params: Vec::new(), limits: limits() };
+            let input = input(sql);
             let began = Instant::now();
             let run = async move { engine.query(cluster, input).await };
             threads().block_on(async { threads().spawn(run).await.unwrap() }).unwrap();

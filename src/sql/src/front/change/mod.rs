@@ -23,6 +23,7 @@ use super::queries::{QueryEngine, QueryRequest};
 use super::statement::Statement;
 use super::views;
 use crate::cluster::{Cluster, RowChange};
+use crate::stop::Stop;
 use crud::cell::Cell;
 use model::{Code, ColumnType, Error, Result, Table, Value};
 use sqlparser::ast::{Expr, Ident, Query};
@@ -64,6 +65,7 @@ pub struct Changer<'a> {
     pub overrides: bool,
     /// Memory that each query of it may take on each instance.
     pub memory_bytes_max: usize,
+    pub stop: &'a Stop,
 }
 
 /// What a statement did.
@@ -119,6 +121,7 @@ impl Changer<'_> {
             rows_max: self.limits.rows_max,
             memory_bytes_max: self.memory_bytes_max,
             deadline: self.deadline,
+            stop: self.stop.clone(),
         }
     }
 

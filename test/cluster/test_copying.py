@@ -109,6 +109,23 @@ def test_an_instance_that_lost_its_data_never_goes_on_with_its_masters_log(works
     assert replica.eval("return box.space.t:count()")[0] == ROWS
 
 
+def test_a_founder_that_lost_its_data_joins_the_cluster_that_it_founded(workshop):
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    founder, other = cluster[0], cluster[1]
+    other.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    other.call("crud.insert_many", "t", [[key, key] for key in range(ROWS)])
+    cluster.wait_in_sync()
+    founded = other.status()["cluster_id"]
+    founder.kill()
+    for file in (founder.folder / "data").iterdir():
+        if file.suffix in (".snap", ".xlog"):
+            file.unlink()
+    founder.start()
+    cluster.wait_whole().wait_in_sync()
+    assert founder.status()["cluster_id"] == founded
+    assert founder.eval("return box.space.t:count()")[0] == ROWS
+
+
 def test_a_newcomer_that_asks_again_is_given_the_same_snapshot(workshop):
     failpoint = workshop.folder / "failpoint"
     cluster = workshop.cluster(1, replication_factor=2, env={"PICODATA_FAILPOINTS": str(failpoint)}).start()

@@ -189,6 +189,16 @@ def test_a_folder_whose_identity_is_damaged(workshop):
     serves(cluster.start())
 
 
+def test_a_founder_that_lost_its_data_and_knows_nobody_else(workshop):
+    """Another cluster would be founded under the identity of the one that is gone."""
+    cluster = workshop.cluster(1).start()
+    cluster.stop()
+    for file in (cluster[0].folder / "data").iterdir():
+        if file.suffix in (".snap", ".xlog"):
+            file.unlink()
+    refused(cluster[0], CONFIG, "has lost its data", "peers")
+
+
 def test_a_taken_name(one, workshop):
     refused(workshop.instance(name="i1", cluster="test", peers=one.peers), NAME_TAKEN, '"i1"')
     serves(one)

@@ -74,7 +74,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        running().remove(&self.0);
+        let entry = running().remove(&self.0);
+        entry.inspect(|entry| entry.stop.set());
     }
 }
 

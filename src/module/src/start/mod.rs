@@ -159,6 +159,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         if is_first {
             failpoint::reach("start.storage_empty");
             storage::create(&config)?;
+            folder.sync_logs()?;
             folder.set_identity(&identity)?;
         }
         storage::listen(&config)?;
@@ -267,14 +268,19 @@ fn admission(config: &Config, folder: &Folder, identity: &Identity) -> Result<(I
 fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot::Address>)> {
     let found = match &identity.stage {
         // An attempt that broke off after it was decided goes on where it stood.
-        Stage::Member { bootstrap: true, .. } => {
+        Stage::Member { bootstrap: true, .. } if identity.is_making_storage => {
             return Ok((Identity { is_making_storage: false, ..identity.clone() }, None));
+        }
+        // Its cluster is there: it must not found another.
+        Stage::Member { cluster_id, .. } => {
+            let answer = discover::ask_again(config, identity, cluster_id, &BTreeSet::new())?;
+            Found::Cluster { cluster_id: cluster_id.clone(), answer }
         }
         Stage::Rejoining { cluster_id, members, .. } => {
             let answer = discover::ask_again(config, identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
         }
-        Stage::Joining | Stage::Member { .. } => discover::find(config, identity)?,
+        Stage::Joining => discover::find(config, identity)?,
         Stage::WithoutLog { .. } => return Err(Error::internal("an instance with rows was to copy others")),
     };
     let (stage, donor) = match found {

@@ -12,6 +12,7 @@ use super::lookups;
 use super::site::{Site, at_site};
 use super::watch;
 use crate::cluster::BucketRange;
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Statistics;
@@ -20,7 +21,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{AcrossPartitions, EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{AcrossPartitions, EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::limit::LimitStream;
@@ -33,7 +35,7 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
 };
 use futures::{StreamExt, TryStreamExt};
-use model::msgpack::{Reader, write_bin, write_uint};
+use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_uint};
 use model::{Code, Error, ReplicasetName, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -403,10 +405,10 @@ impl ShippedExec {
         Self { id, rows, properties: Arc::new(properties) }
     }
 
-    /// The same with rows in an order, which joins above may pass on. The planner alone has to know of it: rows are sent along
-    /// as they come.
+    /// The same with rows in an order, as far as it is one of columns; joins pass it on, and what is above them relies on it.
     pub fn in_order(self, order: Option<LexOrdering>) -> Self {
-        let Some(order) = order else { return self };
+        let columns = order.into_iter().flatten().map_while(|sort| sort.expr.is::<Column>().then_some(sort));
+        let Some(order) = LexOrdering::new(columns) else { return self };
         let mut known = EquivalenceProperties::new(self.schema());
         known.add_ordering(order);
         Self { properties: Arc::new(PlanProperties::clone(&self.properties).with_eq_properties(known)), ..self }
@@ -415,16 +417,34 @@ impl ShippedExec {
     pub fn encode(&self, out: &mut Vec<u8>) -> DfResult<()> {
         write_uint(out, self.id.into());
         write_bin(out, &ship(&self.schema(), &[]).map_err(wrap)?);
+        let order = self.properties.output_ordering().into_iter().flatten();
+        let columns = order.filter_map(|sort| Some((sort.expr.downcast_ref::<Column>()?.index(), sort.options)));
+        let columns: Vec<_> = columns.collect();
+        write_array_len(out, columns.len());
+        for (index, SortOptions { descending, nulls_first }) in columns {
+            write_uint(out, index as u64);
+            write_bool(out, descending);
+            write_bool(out, nulls_first);
+        }
         Ok(())
     }
 
     pub fn decode(reader: &mut Reader<'_>) -> DfResult<Self> {
         let decode = |reader: &mut Reader<'_>| -> Result<_> {
             let id = u32::try_from(reader.uint()?).map_err(|_| Error::new(Code::Argument, "a leaf's number"))?;
-            Ok((id, unship(reader.bin()?)?.0))
+            let schema = unship(reader.bin()?)?.0;
+            let mut order = Vec::new();
+            for _ in 0..reader.array_len()? {
+                let at = usize::try_from(reader.uint()?).ok().filter(|at| *at < schema.fields().len());
+                let at =
+                    at.ok_or_else(|| Error::new(Code::Argument, "rows in the order of a column that is not there"))?;
+                let options = SortOptions { descending: reader.bool()?, nulls_first: reader.bool()? };
+                order.push(PhysicalSortExpr::new(Arc::new(Column::new(schema.field(at).name(), at)), options));
+            }
+            Ok((id, schema, LexOrdering::new(order)))
         };
-        let (id, schema) = decode(reader).map_err(wrap)?;
-        Ok(Self::new(id, schema, None))
+        let (id, schema, order) = decode(reader).map_err(wrap)?;
+        Ok(Self::new(id, schema, None).in_order(order))
     }
 }
 

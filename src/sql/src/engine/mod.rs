@@ -292,18 +292,27 @@ impl Engine {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let logical = unnest::unnest(logical.clone()).map_err(translate)?;
         let plan = self.session.physical(&logical).await?;
-        let placed = place::place(plan, &*running.site.schema, options);
-        placed.and_then(|plan| watch::joins(plan, &running.site)).map_err(translate)
+        place::place(plan, &*running.site.schema, options).map_err(translate)
+    }
+
+    /// The plan to be run, whose joins end when the query does.
+    async fn watched(
+        &self,
+        running: &Running,
+        logical: &LogicalPlan,
+        options: PlaceOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        watch::joins(self.physical(running, logical, options).await?, &running.site).map_err(translate)
     }
 
     /// Runs a plan; once more without sending rows along, when these were many after all.
     async fn execute(&self, running: &Running, logical: &LogicalPlan) -> Result<(Rows, Arc<dyn ExecutionPlan>)> {
-        let plan = self.physical(running, logical, PlaceOptions { ship: true }).await?;
+        let plan = self.watched(running, logical, PlaceOptions { ship: true }).await?;
         match self.collect(running, plan.clone()).await {
             Err(_) if running.site.shipping_failed.swap(false, Ordering::Relaxed) => {}
             result => return result.map(|rows| (rows, plan)),
         }
-        let plan = self.physical(running, logical, PlaceOptions { ship: false }).await?;
+        let plan = self.watched(running, logical, PlaceOptions { ship: false }).await?;
         self.collect(running, plan.clone()).await.map(|rows| (rows, plan))
     }
 

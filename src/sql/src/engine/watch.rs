@@ -1,6 +1,7 @@
 //! Joins that end when nobody waits for them. A join looks for pairs of rows in one step until it has a batch of them; when
-//! its condition holds for few, or none, that step has no end, and the thread it takes is no other query's. So the condition
-//! looks now and then whether the query is over.
+//! its condition holds for few, or none, or each row comes out once however many it meets, that step has no end, and the
+//! thread it takes is no other query's. So the condition looks now and then whether the query is over; of a join without one
+//! it is TRUE.
 
 use super::errors::wrap;
 use super::gather::GatherExec;
@@ -9,9 +10,11 @@ use crate::stop::Stop;
 use datafusion::arrow::array::BooleanArray;
 use datafusion::arrow::datatypes::{FieldRef, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::JoinType;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::lit;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder};
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
@@ -36,10 +39,14 @@ pub fn joins(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn Exec
             plan.replace_children(children, options)?
         }
     };
-    if let Some(join) = plan.downcast_ref::<HashJoinExec>()
-        && let Some(filter) = join.filter()
-    {
-        return join.builder().with_filter(Some(watched(filter, site))).build_exec();
+    if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+        // The engine has no condition beside that one. Pairs that come out are a batch soon.
+        if join.null_aware || (join.filter().is_none() && shows_pairs(*join.join_type())) {
+            return Ok(plan);
+        }
+        let anything = || JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));
+        let filter = join.filter().cloned().unwrap_or_else(anything);
+        return join.builder().with_filter(Some(watched(&filter, site))).build_exec();
     }
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>()
         && let Some(filter) = join.filter()
@@ -49,6 +56,10 @@ pub fn joins(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn Exec
         return Ok(Arc::new(builder.with_filter(Some(watched(filter, site))).build()?));
     }
     Ok(plan)
+}
+
+fn shows_pairs(kind: JoinType) -> bool {
+    matches!(kind, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
 }
 
 fn watched(filter: &JoinFilter, site: &Site) -> JoinFilter {

@@ -1,15 +1,21 @@
 //! The dialect: PostgreSQL's, as the parser knows it, with `?` for parameters instead of JSON operators.
 
-use sqlparser::ast::{Expr, Query, SetExpr};
+use sqlparser::ast::{Expr, Query, SetExpr, visit_expressions};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 use std::any::TypeId;
+use std::ops::ControlFlow;
 
 /// PostgreSQL's rules, but for `?`. To the parser's own questions it passes for PostgreSQL.
 #[derive(Debug)]
 pub struct PicodataDialect;
+
+/// Parts of the left side of an IN whose list begins with a subquery.
+const OPERAND_PARTS_MAX: usize = 64;
+/// Parentheses around a subquery that is the first of a list.
+const PARENTHESES_MAX: usize = 16;
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -54,7 +60,48 @@ fn names_function(keyword: Keyword) -> bool {
     )
 }
 
-/// What stands in the parentheses of an IN, which begin with another one. Each token is read once, however deep they nest.
+/// Whether a list in parentheses, `skipped` tokens ahead, begins with a query in parentheses of its own that is not all of it.
+fn begins_with_scalar(parser: &mut Parser, skipped: usize) -> bool {
+    use Keyword as K;
+    let opens = |at: &usize| parser.peek_nth_token_ref(skipped + at).token == Token::LParen;
+    let opened = (0..PARENTHESES_MAX).take_while(opens).count();
+    let first = &parser.peek_nth_token_ref(skipped + opened).token;
+    if opened < 2
+        || !matches!(first, Token::Word(word) if matches!(word.keyword, K::SELECT | K::WITH | K::VALUES | K::TABLE))
+    {
+        return false;
+    }
+    let mut is_scalar = false;
+    // Fails whatever it finds, so that the parser goes back to where it was.
+    let _ = parser.maybe_parse(|ahead| -> Result<(), ParserError> {
+        (0..skipped + opened).for_each(|_| ahead.advance_token());
+        let mut depth = opened - 1;
+        while depth > 0 {
+            ahead.advance_token();
+            match ahead.get_current_token().token {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                Token::EOF => break,
+                _ => {}
+            }
+        }
+        is_scalar = depth == 0 && ahead.peek_token_ref().token != Token::RParen;
+        Err(ParserError::ParserError(String::new()))
+    });
+    is_scalar
+}
+
+/// Whether an operand is copied in no time; a chain of INs copies each of its parts again and again.
+fn is_small(expr: &Expr) -> bool {
+    let mut left = OPERAND_PARTS_MAX;
+    let counted = visit_expressions(expr, |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    counted.is_continue()
+}
+
+/// What stands in the parentheses of an IN, after the first one.
 fn within(parser: &mut Parser, expr: Expr, negated: bool) -> Result<Expr, ParserError> {
     let expr = Box::new(expr);
     let list = match parser.maybe_parse(|p| p.parse_query())? {
@@ -88,7 +135,8 @@ fn scalar(query: Query) -> Option<Expr> {
         && query.order_by.is_none()
         && query.limit_clause.is_none()
         && query.fetch.is_none()
-        && query.locks.is_empty();
+        && query.locks.is_empty()
+        && query.for_clause.is_none();
     match *query.body {
         SetExpr::Query(inner) if is_bare => Some(Expr::Subquery(inner)),
         _ => None,
@@ -134,11 +182,11 @@ impl Dialect for PicodataDialect {
         let is = |at: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(at).token, Token::Word(word) if word.keyword == keyword);
         let negated = is(0, Keyword::NOT);
         let at = usize::from(negated);
-        let opens = |at: usize| parser.peek_nth_token_ref(at).token == Token::LParen;
-        (is(at, Keyword::IN) && opens(at + 1) && opens(at + 2)).then(|| {
-            (0..at + 2).for_each(|_| parser.advance_token());
-            within(parser, expr.clone(), negated)
-        })
+        if !is(at, Keyword::IN) || !begins_with_scalar(parser, at + 1) || !is_small(expr) {
+            return None;
+        }
+        (0..at + 2).for_each(|_| parser.advance_token());
+        Some(within(parser, expr.clone(), negated))
     }
 
     /// `a=?` is a comparison with a parameter, not an operator of its own.

@@ -42,6 +42,7 @@ pub use point::PointPlan;
 pub use queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 pub use scan::{TextLimits, is_simple};
 pub use statement::Statement;
+pub use views::PUBLIC;
 
 #[cfg(test)]
 mod execute_tests;

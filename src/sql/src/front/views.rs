@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 /// Views in one statement, those in views included.
 const EXPANSIONS_MAX: usize = 1_000;
 /// The schema that tables are in, for the engine.
-const PUBLIC: &str = "public";
+pub const PUBLIC: &str = "public";
 
 /// Puts the queries of views in the place of their names.
 ///

@@ -129,12 +129,18 @@ impl Speller<'_> {
         self.tables_of_with.iter().flatten().any(|known| known == name)
     }
 
-    /// Has ORDER BY say what a common column stands for that is no column of the result.
+    /// Has ORDER BY say what a common column stands for; a name by itself is that of a column of the result, if there is one.
     fn order_by_common(&self, query: &mut Query) -> Result<()> {
         let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &*query.body) else { return Ok(()) };
-        let mut common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
-        common.retain(|(name, _)| !select.projection.iter().any(|item| shows(item, name)));
-        joins::write_whole(order_by, common)
+        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
+        let common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
+        for ast::OrderByExpr { expr, .. } in sorts {
+            let is_result = |name: &Ident| select.projection.iter().any(|item| shows(item, &fold(name).text));
+            if !matches!(expr, Expr::Identifier(name) if is_result(name)) {
+                joins::write_whole(expr, common.clone())?;
+            }
+        }
+        Ok(())
     }
 
     /// The planner takes no two columns of one name; users may have them. Results are named by `names`.
@@ -142,8 +148,7 @@ impl Speller<'_> {
         let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let has_wild = select.projection.iter().any(is_wild);
         let mut seen: Vec<String> = Vec::new();
-        // A common column of a join is one of a table's, whichever way it is written.
-        let mut columns: Vec<(String, bool)> = Vec::new();
+        let alone: Vec<String> = select.projection.iter().filter_map(named_alone).collect();
         for item in &mut select.projection {
             let (name, expr) = match item {
                 SelectItem::UnnamedExpr(expr @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => {
@@ -158,12 +163,10 @@ impl Speller<'_> {
             let is_computed = matches!(item, SelectItem::UnnamedExpr(_)) && !is_column;
             let is_vague = is_computed && ["SELECT ", "CAST(", "::"].iter().any(|part| name.contains(part));
             let name = if is_computed { name.replace(['(', ')'], "") } else { name };
-            let column = column_named(item);
-            let is_written_twice = column.as_ref().is_some_and(|(name, is_qualified)| {
-                columns.iter().any(|(other, qualified)| other == name && qualified != is_qualified)
-            });
-            columns.extend(column);
-            if seen.contains(&name) || (has_wild && is_column) || is_vague || is_written_twice {
+            // A column of a table, beside what has the same name and no table's.
+            let is_beside = matches!(&*item, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names))
+                if names.last().is_some_and(|name| alone.contains(&fold(name).text)));
+            if seen.contains(&name) || (has_wild && is_column) || is_vague || is_beside {
                 self.names += 1;
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__again_{}", self.names)) };
             } else {
@@ -313,11 +316,12 @@ fn is_arithmetic(expr: &Expr) -> bool {
     matches!(expr, Expr::BinaryOp { op: O::Plus | O::Minus | O::Multiply | O::Divide | O::Modulo, .. })
 }
 
-/// The name of a column that stands alone, and whether a table is named with it.
-fn column_named(item: &SelectItem) -> Option<(String, bool)> {
+/// The name of what stands in a result without a table's.
+fn named_alone(item: &SelectItem) -> Option<String> {
     match item {
-        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some((fold(name).text, false)),
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(|name| (fold(name).text, true)),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => {
+            Some(fold(name).text)
+        }
         _ => None,
     }
 }
@@ -325,8 +329,12 @@ fn column_named(item: &SelectItem) -> Option<(String, bool)> {
 /// Whether a column of the result has, or may have, this name.
 fn shows(item: &SelectItem, name: &str) -> bool {
     match item {
-        SelectItem::ExprWithAlias { alias, .. } => fold(alias).text == name,
-        SelectItem::UnnamedExpr(_) => column_named(item).is_some_and(|(column, _)| column == name),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => {
+            names.last().is_some_and(|last| fold(last).text == name)
+        }
+        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => {
+            named_alone(item).is_some_and(|alone| alone == name)
+        }
         _ => true,
     }
 }

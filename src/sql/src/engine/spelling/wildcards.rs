@@ -7,6 +7,7 @@
 
 use super::joins;
 use crate::cluster::Schema;
+use crate::front::PUBLIC;
 use crate::front::parse::fold;
 use model::Result;
 use sqlparser::ast::{
@@ -128,12 +129,19 @@ fn constraint(operator: &mut JoinOperator) -> Option<(Common, &mut JoinConstrain
 
 fn columns_of(relation: &TableFactor, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Vec<Output>> {
     let TableFactor::Table { name, alias, args: None, .. } = relation else { return None };
-    let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return None };
+    // What a view reads is written with its schema, so that no name of the query around it is taken for it.
+    let (ident, is_table) = match &name.0[..] {
+        [ObjectNamePart::Identifier(ident)] => (ident, false),
+        [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)] if fold(schema).text == PUBLIC => {
+            (ident, true)
+        }
+        _ => return None,
+    };
     if alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
         return None;
     }
     let name = fold(ident).text;
-    let table = if is_other(&name) { None } else { schema.table(&name) }?;
+    let table = if !is_table && is_other(&name) { None } else { schema.table(&name) }?;
     let qualifier = alias.as_ref().map_or_else(|| Ident::with_quote('"', &name), |alias| alias.name.clone());
     let column = |at: usize| {
         let name = &table.columns[at].name;

@@ -196,7 +196,7 @@ def test_a_founder_that_lost_its_data_and_knows_nobody_else(workshop):
     for file in (cluster[0].folder / "data").iterdir():
         if file.suffix in (".snap", ".xlog"):
             file.unlink()
-    refused(cluster[0], CONFIG, "has lost its data", "peers")
+    refused(cluster[0], CONFIG, "finds no other member of its cluster", "peers")
 
 
 def test_a_taken_name(one, workshop):

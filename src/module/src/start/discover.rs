@@ -84,7 +84,7 @@ pub fn find(config: &Config, identity: &Identity) -> Result<Found> {
 /// Asks the members of the cluster that this instance belongs to for its place, until one answers or `join_timeout`
 /// passes. Founds nothing, whoever is silent.
 ///
-/// Errors: as `find`; `Config` when there is nobody to ask.
+/// Errors: as `find`.
 pub fn ask_again(
     config: &Config,
     identity: &Identity,
@@ -93,13 +93,7 @@ pub fn ask_again(
 ) -> Result<JoinAnswer> {
     let pool = Pool::new(SERVICE_USER, &config.cluster_secret)?;
     let members: BTreeSet<Address> = members.iter().chain(&config.peers).cloned().collect();
-    let members: BTreeSet<Address> = members.into_iter().filter(|member| *member != config.advertise).collect();
-    if members.is_empty() {
-        let message =
-            format!("instance \"{}\" has lost its data, and knows no other member of its cluster", config.name);
-        return Err(Error::new(Code::Config, message)
-            .with_hint("name some in `peers`, or give it an empty data_dir if the cluster is gone"));
-    }
+    let members = members.into_iter().filter(|member| *member != config.advertise).collect();
     let deadline = join_deadline(config);
     let answer = loop {
         match ask_to_join(config, identity, &pool, cluster_id, &members) {

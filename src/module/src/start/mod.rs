@@ -142,7 +142,12 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
             identity
         }
     };
-    let is_first = !is_copied && !folder.has_storage()?;
+    let origin = match is_copied {
+        _ if has_lost_log => Origin::WithoutLog,
+        true => Origin::Copied,
+        false if folder.has_storage()? => Origin::Own,
+        false => Origin::Nothing,
+    };
     let Stage::Member { cluster_id, raft_id, replicaset_uuid, bootstrap, joined_in } = identity.stage.clone() else {
         return Err(Error::internal("an instance without a place in the cluster went on to start"));
     };
@@ -154,33 +159,9 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
         replicaset_uuid,
     };
     failpoint::reach("start.placed");
-    let open = || {
-        storage::open(&config, folder.path(), &me, is_first)?;
-        if is_first {
-            failpoint::reach("start.storage_empty");
-            storage::create(&config)?;
-            folder.sync_logs()?;
-            folder.set_identity(&identity)?;
-        }
-        storage::listen(&config)?;
-        if has_lost_log {
-            disk::clear()?;
-            failpoint::reach("start.log_cleared");
-        }
-        if is_copied {
-            disk::clear_all()?;
-            failpoint::reach("start.copy_cleared");
-        }
-        // Not before: the log that was deleted would be taken for this instance's.
-        if is_copied || has_lost_log {
-            folder.sync_logs()?;
-            folder.set_identity(&identity)?;
-        }
-        Ok(())
-    };
     // A member that has thrown its data away tries until it has a copy that can be read.
     crate::host::process::set_tireless(is_rejoining);
-    match open() {
+    match open(&config, folder, &me, &identity, origin) {
         Err(error) if is_rejoining => {
             log::error!("picodata: the copy can not be used, and another is taken: {error}");
             fiber::sleep(REOPEN_PAUSE_S);
@@ -212,6 +193,47 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     failpoint::reach("start.announced");
     log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);
     Ok(())
+}
+
+/// What an instance begins with.
+#[derive(Clone, Copy, PartialEq)]
+enum Origin {
+    /// Its replicaset's first member has no storage yet.
+    Nothing,
+    Own,
+    /// Its own without Raft's log, which has lost its end.
+    WithoutLog,
+    /// Another member's.
+    Copied,
+}
+
+/// Opens the storage, and takes from it what is not this instance's. Others can connect from then on.
+fn open(config: &Config, folder: &Folder, me: &Me, identity: &Identity, origin: Origin) -> Result<()> {
+    let keep_identity = || {
+        // Not before: the log that was deleted would be taken for this instance's, or the one that is lost for whole.
+        folder.sync_logs()?;
+        folder.set_identity(identity)
+    };
+    storage::open(config, folder.path(), me, origin == Origin::Nothing)?;
+    if origin == Origin::Nothing {
+        failpoint::reach("start.storage_empty");
+        storage::create(config)?;
+        keep_identity()?;
+    }
+    storage::listen(config)?;
+    match origin {
+        Origin::Nothing | Origin::Own => Ok(()),
+        Origin::WithoutLog => {
+            disk::clear()?;
+            failpoint::reach("start.log_cleared");
+            keep_identity()
+        }
+        Origin::Copied => {
+            disk::clear_all()?;
+            failpoint::reach("start.copy_cleared");
+            keep_identity()
+        }
+    }
 }
 
 /// The identity in the folder, or a new one, kept before anybody hears of it.
@@ -271,11 +293,11 @@ fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot:
         Stage::Member { bootstrap: true, .. } if identity.is_making_storage => {
             return Ok((Identity { is_making_storage: false, ..identity.clone() }, None));
         }
-        // Its cluster is there: it must not found another.
-        Stage::Member { cluster_id, .. } => {
-            let answer = discover::ask_again(config, identity, cluster_id, &BTreeSet::new())?;
-            Found::Cluster { cluster_id: cluster_id.clone(), answer }
-        }
+        // It has no data any more, or none yet, of a cluster that is there: it must not found another.
+        Stage::Member { .. } => match discover::find(config, identity)? {
+            Found::Nobody => return Err(alone(config)),
+            found => found,
+        },
         Stage::Rejoining { cluster_id, members, .. } => {
             let answer = discover::ask_again(config, identity, cluster_id, members)?;
             Found::Cluster { cluster_id: cluster_id.clone(), answer }
@@ -296,6 +318,12 @@ fn place(config: &Config, identity: &Identity) -> Result<(Identity, Option<boot:
         }
     };
     Ok((Identity { stage, is_making_storage: false, ..identity.clone() }, donor))
+}
+
+fn alone(config: &Config) -> Error {
+    let message = format!("instance \"{}\" has no data, and finds no other member of its cluster", config.name);
+    Error::new(Code::Config, message)
+        .with_hint("name some in `peers`, or give the instance an empty data_dir when the cluster is gone")
 }
 
 /// A member without its Raft log is given another number.

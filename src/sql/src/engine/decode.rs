@@ -7,6 +7,7 @@
 //!
 //! Bytes come from disk and the network: whatever they are, the answer is a batch or `Corrupted`, never a panic.
 
+use super::types::one_zero;
 use crate::cluster::{Columnar, TupleBatch};
 use datafusion::arrow::array::{
     Array, ArrayRef, BinaryViewBuilder, BooleanBuilder, Decimal128Array, NullBufferBuilder, PrimitiveArray,
@@ -237,8 +238,8 @@ fn decode_column(bytes: &[u8], starts: &[u32], ty: ColumnType) -> Option<ArrayRe
         T::SmallInt => primitive::<Int16Type>(bytes, starts, |at| integer(bytes, at)?.try_into().ok())?,
         T::Integer => primitive::<Int32Type>(bytes, starts, |at| integer(bytes, at)?.try_into().ok())?,
         T::BigInt | T::Unsigned => primitive::<Int64Type>(bytes, starts, |at| integer(bytes, at))?,
-        T::Real => primitive::<Float32Type>(bytes, starts, |at| double(bytes, at).map(|d| d as f32))?,
-        T::Double => primitive::<Float64Type>(bytes, starts, |at| double(bytes, at))?,
+        T::Real => primitive::<Float32Type>(bytes, starts, |at| double(bytes, at).map(|d| one_zero(d) as f32))?,
+        T::Double => primitive::<Float64Type>(bytes, starts, |at| double(bytes, at).map(one_zero))?,
         T::Date => primitive::<Date32Type>(bytes, starts, |at| integer(bytes, at)?.try_into().ok())?,
         T::Time => primitive::<Time64MicrosecondType>(bytes, starts, |at| integer(bytes, at))?,
         T::Timestamp => primitive::<TimestampMicrosecondType>(bytes, starts, |at| integer(bytes, at))?,

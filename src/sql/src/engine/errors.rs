@@ -38,7 +38,12 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::Execution(message) => execution(message),
         DataFusionError::Internal(message) if message.starts_with("Failed to coerce") => plan(message),
         DataFusionError::Internal(message) => Error::internal(format!("the query engine: {}", first_line(message))),
-        other => Error::internal(format!("the query engine: {}", first_line(&other.strip_backtrace()))),
+        other => match other.strip_backtrace() {
+            text if text.contains("regex parse error") => {
+                Error::new(Code::InvalidStatement, "a regular expression, or its flags, can not be read")
+            }
+            text => Error::internal(format!("the query engine: {}", first_line(&text))),
+        },
     }
 }
 

@@ -412,10 +412,16 @@ fn in_subquery(within: InSubquery, schema: &DFSchema) -> DfResult<Transformed<Ex
 }
 
 fn check_text(like: &Like, schema: &DFSchema) -> DfResult<()> {
-    match like.expr.get_type(schema) {
-        Ok(ty) if ty.is_numeric() => {
-            Err(wrap(Error::new(Code::WrongType, "LIKE compares texts, and this is a number").with_hint("CAST it")))
-        }
-        _ => Ok(()),
+    for side in [&like.expr, &like.pattern] {
+        let what = match side.get_type(schema) {
+            Ok(ty) if ty.is_numeric() => "a number",
+            Ok(DataType::Boolean) => "a boolean",
+            Ok(DataType::List(_)) => "an array",
+            Ok(DataType::Binary | DataType::BinaryView) => "a string of bytes",
+            _ => continue,
+        };
+        let error = Error::new(Code::WrongType, format!("LIKE compares texts, and this is {what}"));
+        return Err(wrap(error.with_hint("CAST it")));
     }
+    Ok(())
 }

@@ -118,6 +118,12 @@ pub fn shown_type(field: &Field) -> String {
     name.to_owned()
 }
 
+/// The engine's orders, ranks and distinct counts tell the negative zero from the other; SQL does not. So there is one zero
+/// here: floats that come in, and those that computations may make negative zeros of, pass through this.
+pub fn one_zero(value: f64) -> f64 {
+    value + 0.0
+}
+
 /// A parameter as a literal of the engine.
 ///
 /// Errors: `Unsupported` for an array of mixed types, `ValueOutOfRange` for a date past the engine's.
@@ -126,7 +132,7 @@ pub fn scalar_of(value: &Value) -> Result<ScalarValue> {
         Value::Null => ScalarValue::Null,
         Value::Boolean(b) => ScalarValue::Boolean(Some(*b)),
         Value::Integer(i) => ScalarValue::Int64(Some(*i)),
-        Value::Double(d) => ScalarValue::Float64(Some(*d)),
+        Value::Double(d) => ScalarValue::Float64(Some(one_zero(*d))),
         Value::Decimal(d) => {
             let digits = d.unscaled.unsigned_abs().checked_ilog10().map_or(1, |log| log as u8 + 1);
             ScalarValue::Decimal128(Some(d.unscaled), digits.max(d.scale).max(1), d.scale as i8)

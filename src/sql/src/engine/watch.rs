@@ -40,8 +40,8 @@ pub fn joins(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn Exec
         }
     };
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-        // The engine has no condition beside that one. Pairs that come out are a batch soon.
-        if join.null_aware || (join.filter().is_none() && shows_pairs(*join.join_type())) {
+        // Pairs that come out are a batch soon.
+        if join.filter().is_none() && shows_pairs(*join.join_type()) {
             return Ok(plan);
         }
         let anything = || JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));

@@ -11,6 +11,7 @@
 
 use super::{out_of_range, wrong_types};
 use crate::engine::errors::wrap;
+use crate::engine::types::one_zero;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, PrimitiveArray};
 use datafusion::arrow::compute::kernels::numeric::{add, div, mul, sub};
 use datafusion::arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Float32Type, Float64Type, i256};
@@ -236,9 +237,31 @@ impl ScalarUDFImpl for Checked {
         }?;
         if self.kind == Kind::Float {
             check_floats(self.operation, [left, right], &computed, args.number_rows)?;
+            if matches!(self.operation, Operation::Multiply | Operation::Divide) {
+                return with_one_zero(computed);
+            }
         }
         Ok(computed)
     }
+}
+
+/// Products and quotients without negative zeros; sums have none of their own.
+fn with_one_zero(computed: ColumnarValue) -> DfResult<ColumnarValue> {
+    let array = match computed {
+        ColumnarValue::Array(array) => array,
+        ColumnarValue::Scalar(ScalarValue::Float64(value)) => {
+            return Ok(ColumnarValue::Scalar(ScalarValue::Float64(value.map(one_zero))));
+        }
+        ColumnarValue::Scalar(ScalarValue::Float32(value)) => {
+            return Ok(ColumnarValue::Scalar(ScalarValue::Float32(value.map(|value| value + 0.0))));
+        }
+        other => return Ok(other),
+    };
+    Ok(ColumnarValue::Array(match array.data_type() {
+        DataType::Float32 => Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| value + 0.0)),
+        DataType::Float64 => Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(one_zero)),
+        _ => array,
+    }))
 }
 
 fn division_by_zero() -> datafusion::error::DataFusionError {
@@ -403,15 +426,17 @@ pub fn float_quotient(left: Expr, right: Expr) -> Expr {
     }
 }
 
-/// `0 - value` for integers, which fails for the least of them.
+/// `0 - value`, which fails for the least of integers, and makes no negative zero of floats.
 pub fn negated(value: Expr, ty: &DataType) -> Option<Expr> {
-    let zero = match ty {
-        DataType::Int16 => lit(0_i16),
-        DataType::Int32 => lit(0_i32),
-        DataType::Int64 => lit(0_i64),
+    let (kind, zero) = match ty {
+        DataType::Int16 => (Kind::Integer, lit(0_i16)),
+        DataType::Int32 => (Kind::Integer, lit(0_i32)),
+        DataType::Int64 => (Kind::Integer, lit(0_i64)),
+        DataType::Float32 => (Kind::Float, lit(0_f32)),
+        DataType::Float64 => (Kind::Float, lit(0_f64)),
         _ => return None,
     };
-    function(Kind::Integer, Operation::Subtract).map(|function| function.call(vec![zero, value]))
+    function(kind, Operation::Subtract).map(|function| function.call(vec![zero, value]))
 }
 
 /// Chooses the functions above for operators on numbers, and those of `temporal` on dates and times.
@@ -432,6 +457,15 @@ impl ExprPlanner for Operators {
             && let Some(function) = kind_of(operation, &left, &right).and_then(|kind| function(kind, operation))
         {
             return Ok(PlannerResult::Planned(function.call(vec![expr.left, expr.right])));
+        }
+        if expr.op == BinaryOperator::Modulo
+            && kind_of(Operation::Add, &left, &right) == Some(Kind::Float)
+            && let Some(add) = function(Kind::Float, Operation::Add)
+        {
+            // A remainder may be the negative zero.
+            let zero = if [&left, &right].contains(&&DataType::Float64) { lit(0_f64) } else { lit(0_f32) };
+            let rest = binary_expr(expr.left, Operator::Modulo, expr.right);
+            return Ok(PlannerResult::Planned(add.call(vec![rest, zero])));
         }
         if let Some(planned) = super::json::plan(&expr, &left, &right) {
             return Ok(PlannerResult::Planned(planned));

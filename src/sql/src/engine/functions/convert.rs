@@ -10,7 +10,7 @@
 
 use super::{Function, call, nullable, out_of_range, wrong_types};
 use crate::engine::errors::wrap;
-use crate::engine::types::{TYPE_MARK, arrow_type, column_type_of, mark_of, marked};
+use crate::engine::types::{TYPE_MARK, arrow_type, column_type_of, mark_of, marked, one_zero};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray,
     StringViewArray, TimestampMicrosecondArray,
@@ -310,7 +310,7 @@ fn read(text: &str, ty: ColumnType) -> model::Result<Value> {
 
 fn read_float(text: &str, ty: ColumnType) -> DfResult<f64> {
     let trimmed = text.trim();
-    let value: f64 = trimmed.parse().map_err(|_| wrap(unreadable(text, ty)))?;
+    let value = one_zero(trimmed.parse().map_err(|_| wrap(unreadable(text, ty)))?);
     let says_infinity = trimmed.trim_start_matches(['+', '-']).to_ascii_lowercase().starts_with("inf");
     if value.is_infinite() && !says_infinity {
         return Err(wrap(Error::new(Code::ValueOutOfRange, format!("{trimmed} does not fit {ty}"))));

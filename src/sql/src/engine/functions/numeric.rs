@@ -1,6 +1,7 @@
 //! Mathematical functions on numbers: exact on integers and decimals, errors where the engine would give NaN or infinity.
 
 use super::{Function, nullable, out_of_range, wrong_types, wrong_value};
+use crate::engine::types::one_zero;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, PrimitiveArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
@@ -154,12 +155,12 @@ enum Rounding {
 
 impl Rounding {
     fn float(self, value: f64) -> f64 {
-        match self {
+        one_zero(match self {
             Rounding::Up => value.ceil(),
             Rounding::Down => value.floor(),
             Rounding::Half => value.round_ties_even(),
             Rounding::Cut => value.trunc(),
-        }
+        })
     }
 
     /// `value` divided by `unit`, which is positive.
@@ -270,7 +271,7 @@ fn round_to(args: &[ArrayRef], call: &ScalarFunctionArgs, rounding: Rounding) ->
 /// A result that is no number, or infinite, although the arguments were finite, is an error.
 fn sane(name: &str, result: f64, args: &[f64]) -> DfResult<f64> {
     if result.is_finite() || args.iter().any(|arg| !arg.is_finite()) {
-        return Ok(result);
+        return Ok(one_zero(result));
     }
     if result.is_nan() || args.contains(&0.0) {
         return Err(wrong_value(format!("{name} of {} is not defined", args.first().copied().unwrap_or_default())));

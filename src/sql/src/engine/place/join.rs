@@ -138,7 +138,8 @@ impl Placer<'_> {
         let Placed { plan: stays, place: Place::Storages(mut spread) } = stays else {
             return Err(wrap(Error::internal("a side that is to stay at the storages is not there")));
         };
-        let goes = self.at_router(goes)?;
+        // In one stream: the order of several is not that of what is sent.
+        let goes = super::single(self.at_router(goes)?);
         let id = self.shipped;
         self.shipped += 1;
         let rows = size(&goes).map(|(rows, _)| rows);

@@ -30,7 +30,9 @@ use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion::logical_expr::{Distinct, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, lit};
+use datafusion::logical_expr::{
+    Distinct, Expr, Filter, Join, LogicalPlan, LogicalPlanBuilder, SubqueryAlias, Union, lit,
+};
 use datafusion::scalar::ScalarValue;
 pub use easy::has_subquery;
 pub use free::free;
@@ -45,7 +47,11 @@ use std::sync::Arc;
 /// Errors: `Unsupported` for what cannot be: subqueries that look outside from within WITH RECURSIVE, UNNEST, or a grouping
 /// set of nothing.
 pub fn unnest(plan: LogicalPlan) -> DfResult<LogicalPlan> {
-    Unnester { names: 0 }.plan(plan)
+    let has_some = plan.exists(|node| {
+        let is_lateral = matches!(node, LogicalPlan::Join(join) if lateral_of(join).is_some());
+        Ok(is_lateral || node.expressions().iter().any(easy::has_subquery))
+    })?;
+    if has_some { Unnester { names: 0 }.plan(plan) } else { Ok(plan) }
 }
 
 struct Unnester {
@@ -102,6 +108,27 @@ pub fn same_values(l: Expr, r: Expr, is_nullable: bool, ty: &DataType) -> Vec<Ex
     vec![filled(l.clone()).eq(filled(r.clone())), l.is_null().eq(r.is_null())]
 }
 
+/// The node with what its inputs, whose subqueries are joins by now, have NULLs in: a scalar subquery passes for never NULL
+/// when what it selects never is, but gives NULL when it finds no row.
+fn with_nulls(node: LogicalPlan) -> DfResult<LogicalPlan> {
+    match node {
+        LogicalPlan::Projection(_)
+        | LogicalPlan::Window(_)
+        | LogicalPlan::Aggregate(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::SubqueryAlias(_) => node.recompute_schema(),
+        LogicalPlan::Union(Union { inputs, schema }) => {
+            let has_nulls = |at: usize| inputs.iter().any(|input| input.schema().field(at).is_nullable());
+            let fields = schema.iter().enumerate().map(|(at, (qualifier, field))| {
+                (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(has_nulls(at))))
+            });
+            let schema = DFSchema::new_with_metadata(fields.collect(), schema.as_arrow().metadata().clone())?;
+            Ok(LogicalPlan::Union(Union { inputs, schema: Arc::new(schema) }))
+        }
+        node => Ok(node),
+    }
+}
+
 impl Unnester {
     /// A name that no user's column has.
     fn name(&mut self, what: &str) -> String {
@@ -110,7 +137,7 @@ impl Unnester {
     }
 
     fn plan(&mut self, plan: LogicalPlan) -> DfResult<LogicalPlan> {
-        Ok(plan.transform_up(|node| self.node(node))?.data)
+        Ok(plan.transform_up(|node| self.node(with_nulls(node)?))?.data)
     }
 
     fn node(&mut self, node: LogicalPlan) -> DfResult<Transformed<LogicalPlan>> {

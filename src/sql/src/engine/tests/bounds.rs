@@ -122,7 +122,7 @@ fn results_and_memory_are_bounded() {
 
 /// Some 10^9 pairs of which none is wanted, or each row once, looked for at the router, at the storages and among rows of one key.
 /// LIMIT keeps joins apart.
-const ENDLESS: [&str; 5] = [
+const ENDLESS: [&str; 4] = [
     "SELECT count(*) FROM (SELECT a.id FROM item a, item b LIMIT 57000) l
      JOIN (SELECT c.id FROM item c, item d LIMIT 57000) r ON l.id > r.id + 100000",
     "SELECT i.id FROM item i JOIN (SELECT a.id + b.id + c.id + d.id + e.id + f.id + g.id + h.id AS n
@@ -132,8 +132,6 @@ const ENDLESS: [&str; 5] = [
      JOIN (SELECT c.id % 1 AS one, c.id FROM item c, item d LIMIT 57000) r ON l.one = r.one AND l.id > r.id + 100000",
     "SELECT count(*) FROM (SELECT a.id % 1 AS one FROM item a, item b LIMIT 57000) l
      WHERE one IN (SELECT c.id % 1 FROM item c, item d LIMIT 57000)",
-    "SELECT count(*) FROM (SELECT a.kind * 0 AS none FROM item a, item b LIMIT 57000) l
-     WHERE none NOT IN (SELECT c.kind * 0 FROM item c, item d WHERE c.kind >= 0 LIMIT 57000)",
 ];
 
 #[test]
@@ -143,7 +141,7 @@ fn a_join_that_finds_nothing_ends_at_its_deadline() {
         for sql in ENDLESS {
             let mut endless = input(sql);
             endless.limits.deadline = Instant::now() + Duration::from_millis(100);
-            let error = fixture.run_at(0, endless).unwrap_err();
+            let error = fixture.run_at(0, endless).map(|output| shown(&output)).expect_err(sql);
             assert_eq!(error.code, Code::Timeout, "{sql}: {error}");
             fixture.assert_over();
         }

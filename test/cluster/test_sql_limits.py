@@ -104,6 +104,24 @@ def test_a_query_is_cancelled_by_its_id_from_any_instance(loaded, text):
     assert_nothing_open(loaded)
 
 
+# A fiber that asks and is cancelled waits no longer; its statement is not listed any more, so nobody else could end it.
+LEAVE = """
+    local fiber, picodata = require('fiber'), require('picodata')
+    local asked = fiber.new(picodata.sql, ..., {}, {timeout = 3600})
+    asked:set_joinable(true)
+    while #picodata.queries().queries == 0 do fiber.yield() end
+    asked:cancel()
+    local _, cause = asked:join()
+    return cause.code
+"""
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_a_query_ends_when_who_asked_is_cancelled(loaded, text):
+    assert loaded[0].eval(LEAVE, text)[0] == CANCELLED
+    assert_nothing_open(loaded)
+
+
 # Ends a query of several parts again and again, after ever more turns of the event loop: between any two of its steps.
 CANCEL_EARLY = """
     local text, times = ...

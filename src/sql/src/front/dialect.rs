@@ -1,5 +1,6 @@
 //! The dialect: PostgreSQL's, as the parser knows it, with `?` for parameters instead of JSON operators.
 
+use super::parse::is_bare;
 use sqlparser::ast::{Expr, Query, SetExpr, visit_expressions};
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
@@ -131,12 +132,7 @@ fn within(parser: &mut Parser, expr: Expr, negated: bool) -> Result<Expr, Parser
 
 /// A query in parentheses with nothing after them is a value.
 fn scalar(query: Query) -> Option<Expr> {
-    let is_bare = query.with.is_none()
-        && query.order_by.is_none()
-        && query.limit_clause.is_none()
-        && query.fetch.is_none()
-        && query.locks.is_empty()
-        && query.for_clause.is_none();
+    let is_bare = is_bare(&query);
     match *query.body {
         SetExpr::Query(inner) if is_bare => Some(Expr::Subquery(inner)),
         _ => None,
@@ -179,7 +175,10 @@ impl Dialect for PicodataDialect {
 
     /// `a IN ((SELECT ...), 7)`: the parser itself takes what begins like that for a subquery.
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
-        let is = |at: usize, keyword: Keyword| matches!(&parser.peek_nth_token_ref(at).token, Token::Word(word) if word.keyword == keyword);
+        let is = |at: usize, keyword: Keyword| {
+            let token = &parser.peek_nth_token_ref(at).token;
+            matches!(token, Token::Word(word) if word.keyword == keyword)
+        };
         let negated = is(0, Keyword::NOT);
         let at = usize::from(negated);
         if !is(at, Keyword::IN) || !begins_with_scalar(parser, at + 1) || !is_small(expr) {

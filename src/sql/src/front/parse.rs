@@ -189,6 +189,16 @@ pub(super) struct Source<'a> {
     pub overriding: bool,
 }
 
+/// Whether a query is nothing but its body.
+pub fn is_bare(query: &ast::Query) -> bool {
+    query.with.is_none()
+        && query.order_by.is_none()
+        && query.limit_clause.is_none()
+        && query.fetch.is_none()
+        && query.locks.is_empty()
+        && query.for_clause.is_none()
+}
+
 impl<'a> Source<'a> {
     /// The place of the next token; past the last one, the end of the text.
     pub fn here(&self) -> Option<Position> {

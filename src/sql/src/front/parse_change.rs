@@ -3,7 +3,7 @@
 //! What we do not carry out is refused by name. Assignments of several columns at once become one assignment a column.
 
 use super::balance::balance;
-use super::parse::{Source, fold};
+use super::parse::{Source, fold, is_bare};
 use super::statement::{Assignment, Delete, Insert, InsertSource, Name, OnConflict, Statement, Update};
 use model::{Code, Error, Result};
 use sqlparser::ast::{
@@ -78,10 +78,9 @@ impl Source<'_> {
     }
 
     fn insert_source(&self, mut query: Box<Query>) -> Result<InsertSource> {
-        let plain =
-            query.with.is_none() && query.order_by.is_none() && query.limit_clause.is_none() && query.fetch.is_none();
+        let is_bare = is_bare(&query);
         match *query.body {
-            SetExpr::Values(values) if plain => {
+            SetExpr::Values(values) if is_bare => {
                 let mut rows = Vec::with_capacity(values.rows.len());
                 for row in values.rows {
                     rows.push(row.content.into_iter().map(default_or).collect::<Vec<_>>());

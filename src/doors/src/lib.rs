@@ -88,7 +88,7 @@ doors! {
 doors! {
     discover join raft propose report table_exists catch_up
     follow fence make_room apply_schema standing log_end copy_begin copy_read history awake
-    batch procedure fragment fragment_next fragment_cancel moment_end query_cancel
+    batch procedure fragment fragment_next fragment_cancel moment_end row_counts query_cancel
     move_pull move_close move_release move_drop
 }
 

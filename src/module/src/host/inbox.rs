@@ -16,8 +16,6 @@ use tarantool::ffi::tarantool::{CoIOFlags, coio_wait};
 pub const JOBS_MAX: usize = 1 << 16;
 /// How long the fiber works before other fibers get their turn.
 const SLICE_NS: u64 = 300_000;
-/// The clock is read once in so many jobs.
-const JOBS_PER_CLOCK: usize = 16;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -121,15 +119,13 @@ fn wait_for_signal(event: RawFd) {
 /// Runs what waits, for one slice of time; true when the slice ended first.
 fn drain(inbox: &Inbox) -> bool {
     let end_ns = clock::precise_ns() + SLICE_NS;
-    loop {
-        for _ in 0..JOBS_PER_CLOCK {
-            let Some(job) = inbox.jobs.pop() else { return false };
-            run(job);
-        }
+    while let Some(job) = inbox.jobs.pop() {
+        run(job);
         if clock::precise_ns() >= end_ns {
             return true;
         }
     }
+    false
 }
 
 fn run(job: Job) {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod cluster;
+mod estimates;
 mod fragments;
 mod moments;
 mod point;
@@ -16,12 +17,11 @@ use crate::bridge;
 use crate::host::{Call, Deadline, door};
 use crate::node::{self, Node};
 use crate::router;
-use crate::storage;
 use arguments::Arguments;
 use catalog::{Setting, State};
 use cluster::ModuleCluster;
 use model::msgpack::Reader;
-use model::{Code, Error, Result, TableId, Value};
+use model::{Code, Error, Result, Value};
 use running::{Running, outcome_of_unfinished};
 use sql::cluster::Cluster;
 use sql::engine::Engine;
@@ -29,7 +29,6 @@ use sql::front::bridge::{EngineQueries, QueryBounds};
 use sql::front::{Executor, Limits, PointPlan, StatementCache, Within, is_simple, parse};
 use sql::stop::Stop;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -81,6 +80,7 @@ pub fn open() {
     door::register(fragments::DOOR, fragments::serve);
     door::register(fragments::NEXT_DOOR, fragments::serve_next);
     door::register(fragments::CANCEL_DOOR, fragments::serve_cancel);
+    door::register(estimates::DOOR, estimates::serve);
     door::register(moments::END_DOOR, moments::serve_end);
 }
 
@@ -140,7 +140,7 @@ fn point_plan(text: &str, version: u64) -> Option<Arc<Option<PointPlan>>> {
 }
 
 fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadline) -> Result<Vec<u8>> {
-    estimate_rows()?;
+    estimates::refresh(deadline)?;
     let params = match arguments.params {
         [] => Vec::new(),
         bytes => match Reader::new(bytes).value()? {
@@ -169,29 +169,4 @@ fn run_on_threads(sql: &'static Sql, arguments: &Arguments<'_>, deadline: Deadli
     });
     let answer = bridge::run(deadline, work).and_then(|answer| has_read.settle().map(|()| answer));
     answer.map_err(|error| outcome_of_unfinished(error, &began_writing))
-}
-
-/// Estimates the size of each table in the whole cluster from what is here and this replicaset's share of the buckets.
-fn estimate_rows() -> Result<()> {
-    let Some(schema) = schema::current() else { return Ok(()) };
-    let storage = storage::get()?;
-    let state = &schema.state;
-    let replicaset = state.topology.instances.get(&schema.me).map(|instance| &instance.replicaset);
-    let mut rows: HashMap<TableId, u64> = HashMap::new();
-    for layout in storage.tables().iter() {
-        let table = &layout.table;
-        let Ok(here) = storage.row_count(table.id) else { continue };
-        let share = match (&table.distribution, replicaset) {
-            (model::Distribution::Sharded { tier, .. }, Some(replicaset)) => state.placement.map(tier).map(|map| {
-                let owned: u64 = map.owned_by(replicaset).map(|range| u64::from(range.buckets.count())).sum();
-                (owned, u64::from(map.bucket_count()))
-            }),
-            _ => Some((1, 1)),
-        };
-        if let Some((owned, all)) = share.filter(|(owned, _)| *owned > 0) {
-            rows.insert(table.id, here.saturating_mul(all) / owned);
-        }
-    }
-    schema::publish_rows(rows);
-    Ok(())
 }

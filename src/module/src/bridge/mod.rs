@@ -7,6 +7,7 @@
 mod fibers;
 mod run;
 pub mod threads;
+mod turns;
 mod tx;
 
 use model::Result;

@@ -1,6 +1,7 @@
 //! Tokio's runtime: made when it is first needed, which must be after `box.cfg`, because a process that forks keeps none
 //! of its threads.
 
+use super::turns;
 use model::{Code, Error, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,6 +67,8 @@ fn start() -> Result<Runtime> {
             block_signals();
             give_way();
         })
+        .on_thread_unpark(turns::unpark)
+        .on_thread_park(turns::park)
         .enable_time()
         .build()
         .map_err(|error| Error::new(Code::Storage, format!("worker threads can not be started: {error}")))

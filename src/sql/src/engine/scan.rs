@@ -440,9 +440,6 @@ impl Stream for ScanStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        // A scan of kept columns goes on for long without a system call, and a kernel may let a thread that it owes some
-        // time go on to its next tick, up to 4 ms, whoever woke up meanwhile. So others get their turn between batches.
-        std::thread::yield_now();
         loop {
             if this.rows_left == 0 {
                 (this.pending, this.requests, this.counted) = (None, VecDeque::new(), 0);

@@ -1,0 +1,118 @@
+//! Worker threads offer the processor to others again and again, whatever they are at.
+//!
+//! A step of a query may compute for long without a system call: the side of a join that becomes a table, a sort, a window.
+//! Where processors are few, a kernel lets a thread that it owes some time finish its turn, up to the next tick of 4 ms,
+//! whoever woke up meanwhile; with it waits every request of the instance. So each worker thread has a timer, whose signal
+//! makes it yield.
+//!
+//! A timer runs while its thread has something to do, and once more: the handler stops it when it finds the thread parked.
+//! Threads that park and wake by the microsecond pay for a flag.
+
+use std::cell::OnceCell;
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+
+/// By default nothing is done about it, and neither the host nor tokio uses it.
+const SIGNAL: libc::c_int = libc::SIGURG;
+const TURN_NS: libc::c_long = 500_000;
+
+/// Of one worker thread. Stays as long as the process: a signal may be on its way.
+struct Turns {
+    timer: libc::timer_t,
+    is_parked: AtomicBool,
+    is_running: AtomicBool,
+}
+
+// SAFETY: the timer is a number of the process, which any thread may name.
+unsafe impl Sync for Turns {}
+
+thread_local! {
+    /// None where a timer can not be made: that thread yields when the kernel says so.
+    static TURNS: OnceCell<Option<&'static Turns>> = const { OnceCell::new() };
+}
+
+/// The calling thread has something to do again.
+pub fn unpark() {
+    let Some(turns) = TURNS.with(|turns| *turns.get_or_init(Turns::of_this_thread)) else { return };
+    turns.is_parked.store(false, Ordering::Relaxed);
+    // The handler runs on this thread between two instructions, so their order is all that counts.
+    compiler_fence(Ordering::SeqCst);
+    if !turns.is_running.swap(true, Ordering::Relaxed) {
+        turns.set_interval(TURN_NS);
+    }
+}
+
+/// The calling thread is about to wait.
+pub fn park() {
+    if let Some(turns) = TURNS.with(|turns| turns.get().copied().flatten()) {
+        turns.is_parked.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Turns {
+    fn of_this_thread() -> Option<&'static Self> {
+        static HANDLER: Once = Once::new();
+        HANDLER.call_once(install_handler);
+        let turns: &'static mut Self = Box::leak(Box::new(Self {
+            timer: ptr::null_mut(),
+            is_parked: AtomicBool::new(false),
+            is_running: AtomicBool::new(false),
+        }));
+        // SAFETY: the structures live on this stack, and 0 is a value of all their fields. The handler gets a pointer to
+        // what is never freed, and shared from here on.
+        unsafe {
+            let mut event: libc::sigevent = std::mem::zeroed();
+            event.sigev_notify = libc::SIGEV_THREAD_ID;
+            event.sigev_notify_thread_id = libc::gettid();
+            event.sigev_signo = SIGNAL;
+            event.sigev_value.sival_ptr = ptr::from_mut(turns).cast();
+            if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut turns.timer) != 0 {
+                return None;
+            }
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&raw mut set, SIGNAL);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+        }
+        Some(turns)
+    }
+
+    /// Lets the timer fire at each interval from now on; 0 stops it. Allowed in a handler.
+    fn set_interval(&self, ns: libc::c_long) {
+        let interval = libc::timespec { tv_sec: 0, tv_nsec: ns };
+        let times = libc::itimerspec { it_interval: interval, it_value: interval };
+        // SAFETY: a timer that is never deleted, and times on this stack.
+        unsafe { libc::timer_settime(self.timer, 0, &raw const times, ptr::null_mut()) };
+    }
+}
+
+fn install_handler() {
+    // SAFETY: the structure lives on this stack, 0 is a value of all its fields, and the handler has the type that goes
+    // with SA_SIGINFO.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_signal as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        libc::sigaction(SIGNAL, &raw const action, ptr::null_mut());
+    }
+}
+
+/// Makes system calls only, and leaves `errno` as it is.
+extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel hands over a valid structure. The value of a timer's signal is the pointer that the timer was
+    // made with; signals that somebody sends have another code.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        if (*info).si_code == libc::SI_TIMER {
+            let turns = &*(*info).si_value().sival_ptr.cast::<Turns>();
+            if turns.is_parked.load(Ordering::Relaxed) {
+                turns.is_running.store(false, Ordering::Relaxed);
+                turns.set_interval(0);
+            } else {
+                libc::sched_yield();
+            }
+        }
+        *errno = before;
+    }
+}

@@ -58,7 +58,11 @@ BIG_TABLES = [
     "big (id BIGINT PRIMARY KEY, k INT, price DOUBLE PRECISION, qty INT, note TEXT)",
 ]
 SHOPS = [[i, f"shop {i}"] for i in range(20)]
-LONG_QUERIES = {"aggregates": QUERIES[1], "joins": QUERIES[4]}
+LONG_QUERIES = {
+    "aggregates": QUERIES[1],
+    "joins": QUERIES[4],
+    "windows": "SELECT max(r) FROM (SELECT row_number() OVER (PARTITION BY k ORDER BY price) AS r FROM big) ranked",
+}
 
 
 def generator():

@@ -260,6 +260,37 @@ def lookups(instance, text):
     return [line.split("lookups=")[1].split(",")[0] for line in lines if "lookups=" in line]
 
 
+def test_an_instance_without_buckets_knows_how_large_tables_are(workshop):
+    *storages, router = workshop.cluster(3).start().wait_balanced()
+    mine = next(i["replicaset"] for i in router.status()["instances"] if i["name"] == router.name)
+    router.call("set_weight", mine, 0)
+
+    def owns_nothing():
+        return [r["buckets"] for r in router.status()["replicasets"] if r["name"] == mine] == [0]
+
+    wait_until(owns_nothing, "the router to own no bucket", timeout_s=60)
+    router.sql("CREATE TABLE shop (id INT PRIMARY KEY, name TEXT) DISTRIBUTED GLOBALLY")
+    router.sql("CREATE TABLE sale (id INT PRIMARY KEY, shop INT)")
+    router.call("crud.insert_many", "shop", [[i, f"s{i}"] for i in range(20)])
+    router.call("crud.insert_many", "sale", [[i, i % 20] for i in range(5000)])
+    text = "SELECT count(*) FROM sale JOIN shop ON shop.id = sale.shop"
+    assert router.sql(text) == [[5000]]
+
+    def planned_rows():
+        lines = [line for (line,) in router.sql("EXPLAIN " + text) if "Scan " in line]
+        return [(line.split("Scan ")[1].split(" ")[0], int(line.split("rows~")[1])) for line in lines]
+
+    def smaller_side_first():
+        (first, few), (second, many) = planned_rows()
+        return (first, few, second) == ("shop", 20, "sale") and 4000 < many < 6000
+
+    wait_until(smaller_side_first, "the router to hear of the rows")
+    # It goes on without the storages, as far as it can.
+    for storage in storages:
+        storage.stop()
+    assert router.sql("SELECT count(*) FROM shop") == [[20]]
+
+
 def test_joins_look_up_few_keys_at_every_instance(cluster):
     a = cluster[0]
     a.sql("CREATE TABLE buyer (id INT PRIMARY KEY, name TEXT)")

@@ -1,5 +1,7 @@
 """What a statement may use, how it is ended, and that nothing of it stays open at any instance."""
 
+import pathlib
+import signal
 import threading
 
 import pytest
@@ -42,6 +44,35 @@ def fill(cluster):
     rows = [[i, i] for i in range(ROWS)]
     for table in ("t", "g"):
         cluster[0].call("crud.insert_many", table, rows)
+
+
+def timers(instance):
+    """The threads that timers of a process signal."""
+    lines = pathlib.Path(f"/proc/{instance.process.pid}/timers").read_text().splitlines()
+    return [int(line.split("tid.")[1]) for line in lines if line.startswith("notify:")]
+
+
+def workers(instance):
+    """The worker threads of a process."""
+    tasks = pathlib.Path(f"/proc/{instance.process.pid}/task").iterdir()
+    return [int(task.name) for task in tasks if (task / "comm").read_text().strip() == "pico-worker"]
+
+
+def test_worker_threads_are_made_to_yield(loaded):
+    a = loaded[0]
+    assert a.sql("SELECT max(r) FROM (SELECT row_number() OVER (ORDER BY v DESC) AS r FROM t) x") == [[ROWS]]
+    assert timers(a), "a thread that has computed has a timer"
+    assert set(timers(a)) <= set(workers(a))
+
+
+def test_signals_that_somebody_sends_do_no_harm(loaded):
+    a = loaded[0]
+    asked = Asked(a, "SELECT count(*) FROM t JOIN g a ON TRUE WHERE t.v + a.v > 0")
+    while asked.is_alive():
+        a.process.send_signal(signal.SIGURG)
+        asked.join(0.001)
+    assert asked.outcome() is None
+    assert asked.answer["rows"] == [[ROWS * ROWS - 1]]
 
 
 def error_of(instance, text, options, params=()):

@@ -2,26 +2,31 @@
 //!
 //! A step of a query may compute for long without a system call: the side of a join that becomes a table, a sort, a window.
 //! Where processors are few, a kernel lets a thread that it owes some time finish its turn, up to the next tick of 4 ms,
-//! whoever woke up meanwhile; with it waits every request of the instance. So each worker thread has a timer, whose signal
-//! makes it yield.
+//! whoever woke up meanwhile; with it waits every request of the instance. So a thread yields when it has asked the tx thread
+//! for something, and each has a timer, whose signal makes it yield when it has not done so since the last one.
 //!
 //! A timer runs while its thread has something to do, and once more: the handler stops it when it finds the thread parked.
-//! Threads that park and wake by the microsecond pay for a flag.
+//! Threads that park and wake by the microsecond pay for a flag, and those that yield by themselves for a signal now and then.
 
 use std::cell::OnceCell;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, compiler_fence};
 
 /// By default nothing is done about it, and neither the host nor tokio uses it.
 const SIGNAL: libc::c_int = libc::SIGURG;
-const TURN_NS: libc::c_long = 500_000;
+/// How often a thread yields that does not do so by itself, and how often it is looked whether one does.
+const TURN_NS: i64 = 500_000;
+const LOOK_NS: i64 = 2_000_000;
 
 /// Of one worker thread. Stays as long as the process: a signal may be on its way.
 struct Turns {
     timer: libc::timer_t,
     is_parked: AtomicBool,
-    is_running: AtomicBool,
+    /// 0 when the timer does not run.
+    interval_ns: AtomicI64,
+    /// Since the last signal.
+    has_yielded: AtomicBool,
 }
 
 // SAFETY: the timer is a number of the process, which any thread may name.
@@ -38,8 +43,8 @@ pub fn unpark() {
     turns.is_parked.store(false, Ordering::Relaxed);
     // The handler runs on this thread between two instructions, so their order is all that counts.
     compiler_fence(Ordering::SeqCst);
-    if !turns.is_running.swap(true, Ordering::Relaxed) {
-        turns.set_interval(TURN_NS);
+    if turns.interval_ns.load(Ordering::Relaxed) == 0 {
+        turns.set_interval(LOOK_NS);
     }
 }
 
@@ -50,6 +55,14 @@ pub fn park() {
     }
 }
 
+/// Lets others run now, if they wait for this processor.
+pub fn give_way() {
+    if let Some(turns) = TURNS.with(|turns| turns.get().copied().flatten()) {
+        turns.has_yielded.store(true, Ordering::Relaxed);
+    }
+    std::thread::yield_now();
+}
+
 impl Turns {
     fn of_this_thread() -> Option<&'static Self> {
         static HANDLER: Once = Once::new();
@@ -57,7 +70,8 @@ impl Turns {
         let turns: &'static mut Self = Box::leak(Box::new(Self {
             timer: ptr::null_mut(),
             is_parked: AtomicBool::new(false),
-            is_running: AtomicBool::new(false),
+            interval_ns: AtomicI64::new(0),
+            has_yielded: AtomicBool::new(false),
         }));
         // SAFETY: the structures live on this stack, and 0 is a value of all their fields. The handler gets a pointer to
         // what is never freed, and shared from here on.
@@ -78,7 +92,10 @@ impl Turns {
     }
 
     /// Lets the timer fire at each interval from now on; 0 stops it. Allowed in a handler.
-    fn set_interval(&self, ns: libc::c_long) {
+    fn set_interval(&self, ns: i64) {
+        if self.interval_ns.swap(ns, Ordering::Relaxed) == ns {
+            return;
+        }
         let interval = libc::timespec { tv_sec: 0, tv_nsec: ns };
         let times = libc::itimerspec { it_interval: interval, it_value: interval };
         // SAFETY: a timer that is never deleted, and times on this stack.
@@ -107,9 +124,11 @@ extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
         if (*info).si_code == libc::SI_TIMER {
             let turns = &*(*info).si_value().sival_ptr.cast::<Turns>();
             if turns.is_parked.load(Ordering::Relaxed) {
-                turns.is_running.store(false, Ordering::Relaxed);
                 turns.set_interval(0);
+            } else if turns.has_yielded.swap(false, Ordering::Relaxed) {
+                turns.set_interval(LOOK_NS);
             } else {
+                turns.set_interval(TURN_NS);
                 libc::sched_yield();
             }
         }

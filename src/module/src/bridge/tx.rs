@@ -1,6 +1,6 @@
 //! From a worker thread to the tx thread and back: `on_tx` and `on_tx_fiber`.
 
-use super::{fibers, threads};
+use super::{fibers, threads, turns};
 use crate::host::{guard, inbox};
 use model::Result;
 use tokio::sync::{Semaphore, oneshot};
@@ -48,5 +48,7 @@ async fn cross<T: Send + 'static>(
     if !is_posted {
         return Err(threads::stopped());
     }
+    // The tx thread may wait for this very processor.
+    turns::give_way();
     answered.await.unwrap_or_else(|_| Err(threads::stopped()))
 }

@@ -8,7 +8,8 @@
 //! A timer runs while its thread has something to do, and once more: the handler stops it when it finds the thread parked.
 //! Threads that park and wake by the microsecond pay for a flag, and those that yield by themselves for a signal now and then.
 
-use std::cell::OnceCell;
+use crate::host::clock;
+use std::cell::{Cell, OnceCell};
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, compiler_fence};
@@ -18,6 +19,8 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 /// How often a thread yields that does not do so by itself, and how often it is looked whether one does.
 const TURN_NS: i64 = 500_000;
 const LOOK_NS: i64 = 2_000_000;
+/// A thread that asks the tx thread for something more often than this does not yield each time.
+const OWN_TURN_NS: u64 = 200_000;
 
 /// Of one worker thread. Stays as long as the process: a signal may be on its way.
 struct Turns {
@@ -35,6 +38,8 @@ unsafe impl Sync for Turns {}
 thread_local! {
     /// None where a timer can not be made: that thread yields when the kernel says so.
     static TURNS: OnceCell<Option<&'static Turns>> = const { OnceCell::new() };
+    /// When the thread yielded last.
+    static YIELDED_NS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The calling thread has something to do again.
@@ -55,8 +60,13 @@ pub fn park() {
     }
 }
 
-/// Lets others run now, if they wait for this processor.
+/// Lets others run that wait for this processor, if this thread has had it for a while.
 pub fn give_way() {
+    let now_ns = clock::precise_ns();
+    if now_ns.saturating_sub(YIELDED_NS.get()) < OWN_TURN_NS {
+        return;
+    }
+    YIELDED_NS.set(now_ns);
     if let Some(turns) = TURNS.with(|turns| turns.get().copied().flatten()) {
         turns.has_yielded.store(true, Ordering::Relaxed);
     }

@@ -69,6 +69,7 @@ impl walk::Change for Speller<'_> {
             names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
         }
         self.tables_of_with.push(names);
+        self.order_by_hidden(query)?;
         self.order_by_common(query)
     }
 
@@ -138,6 +139,43 @@ impl Speller<'_> {
             let is_result = |name: &Ident| select.projection.iter().any(|item| shows(item, &fold(name).text));
             if !matches!(expr, Expr::Identifier(name) if is_result(name)) {
                 joins::write_whole(expr, common.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In an expression of ORDER BY a name is that of a table's column, also when a column of the result has it; the planner
+    /// takes it for the result's. That one gets another name then, in the outermost query, where `names` names results.
+    fn order_by_hidden(&mut self, query: &mut Query) -> Result<()> {
+        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &mut *query.body) else { return Ok(()) };
+        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
+        // Above groups only what they show is there.
+        let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
+        if is_grouped || self.tables_of_with.len() > 1 {
+            return Ok(());
+        }
+        for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.is_defined(name)) {
+            let items = select.projection.iter_mut();
+            let aliases: Vec<&mut Ident> = items
+                .filter_map(|item| match item {
+                    SelectItem::ExprWithAlias { alias, .. } if fold(alias).text == name => Some(alias),
+                    _ => None,
+                })
+                .collect();
+            let mut is_used = false;
+            let (alone, computed): (Vec<_>, Vec<_>) =
+                sorts.iter_mut().map(|sort| &mut sort.expr).partition(|expr| matches!(expr, Expr::Identifier(_)));
+            for expr in computed.into_iter().filter(|_| !aliases.is_empty()) {
+                let before = expr.clone();
+                joins::write_whole(expr, vec![(name.clone(), column.clone())])?;
+                is_used |= *expr != before;
+            }
+            if is_used {
+                self.names += 1;
+                let other = Ident::new(format!("__again_{}", self.names));
+                let is_result = |expr: &&mut Expr| matches!(expr, Expr::Identifier(alone) if fold(alone).text == name);
+                alone.into_iter().filter(is_result).for_each(|expr| *expr = Expr::Identifier(other.clone()));
+                aliases.into_iter().for_each(|alias| *alias = other.clone());
             }
         }
         Ok(())

@@ -47,6 +47,17 @@ pub fn common_columns(select: &Select, schema: &dyn Schema, is_other: impl Fn(&s
     }
 }
 
+/// The columns that can be named alone, with their tables, when FROM has nothing but tables.
+pub fn columns_by_name(select: &Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) -> Vec<Output> {
+    let joined = |from: &TableWithJoins| from.joins.iter().map(|join| join.relation.clone()).collect::<Vec<_>>();
+    let relations = select.from.iter().flat_map(|from| std::iter::once(from.relation.clone()).chain(joined(from)));
+    let columns: Option<Vec<Vec<Output>>> =
+        relations.map(|relation| columns_of(&relation, schema, &is_other)).collect();
+    let columns: Vec<Output> = columns.unwrap_or_default().into_iter().flatten().collect();
+    let is_alone = |(name, _): &&Output| columns.iter().filter(|(other, _)| other == name).count() == 1;
+    columns.iter().filter(is_alone).cloned().collect()
+}
+
 /// What is known of a FROM.
 struct Joined {
     /// In the standard's order.

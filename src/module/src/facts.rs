@@ -46,6 +46,8 @@ pub struct Facts {
     pub incarnation: Cell<u64>,
     /// The version of this instance's part that was told to the others.
     seen: Cell<u64>,
+    /// Some report of this life said that it is ready.
+    pub was_ready: Cell<bool>,
     pub follows: RefCell<Option<(u64, BTreeSet<String>)>>,
     pub schema: RefCell<Option<(SchemaId, Option<String>)>>,
     pub fenced: RefCell<Option<(u64, Kept)>>,
@@ -59,6 +61,7 @@ impl Facts {
         Ok(Self {
             incarnation: Cell::new(0),
             seen: Cell::new(0),
+            was_ready: Cell::new(false),
             follows: RefCell::new(Some((0, BTreeSet::new()))),
             schema: RefCell::new(None),
             fenced: RefCell::new(None),
@@ -133,10 +136,12 @@ pub fn report(node: &Node) -> Result<Report> {
         let link = links.get(&master.uuid);
         node.lineage.saw_link(link.is_some_and(|link| link.upstream), link.and_then(|link| link.failure.as_deref()));
     }
+    let ready = facts.incarnation.get() > 0 && is_in_place && !stray;
+    facts.was_ready.set(facts.was_ready.get() || ready);
     Ok(Report {
         incarnation: facts.incarnation.get(),
         seen: record.map_or(0, |record| topology.part_version(record)),
-        ready: facts.incarnation.get() > 0 && is_in_place && !stray,
+        ready,
         stray,
         follows: facts.follows.borrow().clone(),
         schema: facts.schema.borrow().clone(),

@@ -43,6 +43,8 @@ pub struct Lineage {
     seen: Cell<u64>,
     /// Why its rows are not of the replicaset's history.
     stray: RefCell<Option<String>>,
+    /// That is so because of what is in its log, which another life of the process would find too.
+    has_tail: Cell<bool>,
     /// How many instances the catalog knew at its last change.
     members: Cell<usize>,
     /// What the note beside the storage says.
@@ -63,6 +65,7 @@ impl Lineage {
         Ok(Self {
             seen: Cell::new(disk::read_mark(disk::SEEN_KEY)?.max(joined_in)),
             stray: RefCell::new(None),
+            has_tail: Cell::new(false),
             members: Cell::new(0),
             followed: RefCell::new(None),
             work: Exclusive::new("another change of replication")?,
@@ -220,6 +223,7 @@ fn check(node: &Node) -> Result<Kept> {
             }
             let reason = stray.to_string();
             *node.lineage.stray.borrow_mut() = Some(reason.clone());
+            node.lineage.has_tail.set(true);
             node.facts.changed.notify_all();
             node.lineage.wake();
             Err(Error::new(Code::Conflict, format!("instance \"{}\" is stray: {reason}", node.me.name)))

@@ -72,6 +72,7 @@ impl World {
             acks: super::acks::Acks { durable: store.written(), ..Default::default() },
             moves: super::moves::Moves::default(),
             told: None,
+            was_ready: false,
             held: None,
             placing: Vec::new(),
             office: None,

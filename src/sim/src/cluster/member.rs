@@ -43,6 +43,7 @@ impl World {
         }
         process.held = None;
         process.told = Some(report.clone());
+        process.was_ready |= report.ready;
         self.send(number, from, Letter::Report { call, report: Box::new(report), stamp_us: clock_us });
     }
 
@@ -81,7 +82,8 @@ impl World {
         false
     }
 
-    /// A stray instance throws its data away as soon as nobody needs it and it has no vote.
+    /// A stray instance throws its data away as soon as nobody needs it and it has no vote. In a life that was ready it
+    /// may be about to get one: then it begins another first.
     pub fn begin_anew_if_possible(&mut self, number: u64) -> Verdict {
         let Some(process) = self.process(number).filter(|process| process.is_stray) else { return Ok(()) };
         let is_needed = process.replicaset().is_none_or(|replicaset| {
@@ -89,12 +91,20 @@ impl World {
         });
         let others = process.state.topology.instances.values();
         let is_alone = !others.into_iter().any(|other| other.is_online() && other.name != process.name);
-        if is_needed || is_alone || process.raft.membership().is_voter(process.raft_id) {
+        let counts = process.record().is_none_or(|r| r.is_online() || r.incarnation != process.incarnation);
+        if counts || is_needed || is_alone || process.raft.membership().is_voter(process.raft_id) {
             return Ok(());
+        }
+        let was_ready = process.was_ready;
+        let Some(node) = self.nodes.get_mut(&number) else { return Ok(()) };
+        if was_ready {
+            self.trace.say(self.now_us, || format!("i{number} begins another life as a stray"));
+            node.run = Run::Down;
+            node.disk.crash(0, self.now_us)?;
+            return self.start(number);
         }
         self.trace.say(self.now_us, || format!("i{number} throws its data away"));
         self.wipes += 1;
-        let Some(node) = self.nodes.get_mut(&number) else { return Ok(()) };
         let old = node.uuid();
         node.identity.life += 1;
         node.identity.replaces = Some(old);

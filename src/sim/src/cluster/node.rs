@@ -160,6 +160,8 @@ pub struct Process {
     /// The report that was told last, and a leader's question that waits for news.
     pub told: Option<Observed>,
     pub held: Option<(u64, CallId, u64)>,
+    /// Some report of this life said that it is ready.
+    pub was_ready: bool,
     /// Newcomers that were let in and wait for a master to copy.
     pub placing: Vec<(u64, CallId, InstanceName, u64)>,
     pub office: Option<Office>,

@@ -66,6 +66,7 @@ fn start() -> Result<Runtime> {
         .on_thread_start(|| {
             block_signals();
             give_way();
+            turns::unpark();
         })
         .on_thread_unpark(turns::unpark)
         .on_thread_park(turns::park)

@@ -77,7 +77,7 @@ impl Turns {
     fn of_this_thread() -> Option<&'static Self> {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install_handler);
-        let turns: &'static mut Self = Box::leak(Box::new(Self {
+        let turns = Box::into_raw(Box::new(Self {
             timer: ptr::null_mut(),
             is_parked: AtomicBool::new(false),
             interval_ns: AtomicI64::new(0),
@@ -90,15 +90,15 @@ impl Turns {
             event.sigev_notify = libc::SIGEV_THREAD_ID;
             event.sigev_notify_thread_id = libc::gettid();
             event.sigev_signo = SIGNAL;
-            event.sigev_value.sival_ptr = ptr::from_mut(turns).cast();
-            if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut turns.timer) != 0 {
+            event.sigev_value.sival_ptr = turns.cast();
+            if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut (*turns).timer) != 0 {
                 return None;
             }
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigaddset(&raw mut set, SIGNAL);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+            Some(&*turns)
         }
-        Some(turns)
     }
 
     /// Lets the timer fire at each interval from now on; 0 stops it. Allowed in a handler.

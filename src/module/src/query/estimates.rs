@@ -12,8 +12,9 @@ use crate::storage;
 use catalog::State;
 use model::msgpack::{Reader, write_array_len, write_str, write_uint};
 use model::{Distribution, ReplicasetName, Result, TableId, TierName};
-use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 pub const DOOR: &str = "picodata.peer.row_counts";
 
@@ -25,19 +26,20 @@ const TIMEOUT_MS: u64 = 2_000;
 
 type Counts = HashMap<TableId, u64>;
 
-/// What another instance said, or was last asked.
+/// What another instance said, and how the last question went.
 #[derive(Default)]
 struct Told {
     counts: Counts,
     /// When it was asked, and at which version of the tables.
     asked_s: f64,
     version: u64,
+    is_asking: bool,
+    /// Questions in a row that nobody answered.
+    failures: usize,
 }
 
 thread_local! {
     static TOLD: RefCell<HashMap<TierName, Told>> = RefCell::default();
-    /// Counts the questions, so that a master which does not answer is not asked each time.
-    static ASKED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Brings the estimates up to date, for the statement that is planned next. May yield.
@@ -85,38 +87,64 @@ fn counts_here(state: &State) -> Result<(Counts, HashSet<TierName>)> {
 fn ask_in_time(state: &State, tier: &TierName, deadline: Deadline) {
     let now_s = clock::now_s();
     let version = state.schema.version;
-    let is_first = TOLD.with_borrow_mut(|told| {
+    let due = TOLD.with_borrow_mut(|told| {
         let is_first = !told.contains_key(tier);
         let told = told.entry(tier.clone()).or_default();
-        if !is_first && told.version == version && now_s - told.asked_s < AGE_MAX_S {
+        let is_known = told.version == version && now_s - told.asked_s < AGE_MAX_S;
+        if told.is_asking || (is_known && !is_first) {
             return None;
         }
-        (told.asked_s, told.version) = (now_s, version);
-        Some(is_first)
+        (told.asked_s, told.version, told.is_asking) = (now_s, version, true);
+        Some((is_first, told.failures))
     });
-    let (Some(is_first), Some(owner)) = (is_first, owner_of_some(state, tier)) else { return };
+    let Some((is_first, failures)) = due else { return };
     let tier = tier.clone();
+    let Some(owner) = owner_of_most(state, &tier, failures) else { return note(&tier, None) };
     if is_first {
-        ask(&owner, &tier, Deadline::after_ms(FIRST_TIMEOUT_MS).min(deadline));
+        // The statement needs its time for itself.
+        let share = Deadline::after(Duration::from_secs_f64(deadline.left_s().max(0.0) / 4.0));
+        ask(&owner, &tier, Deadline::after_ms(FIRST_TIMEOUT_MS).min(share));
     } else {
-        // Without a fiber the old answer stays.
-        let _ = fiber::spawn("pico_counts", move || ask(&owner, &tier, Deadline::after_ms(TIMEOUT_MS)));
+        let of = tier.clone();
+        if fiber::spawn("pico_counts", move || ask(&owner, &of, Deadline::after_ms(TIMEOUT_MS))).is_err() {
+            note(&tier, None);
+        }
     }
 }
 
-/// A replicaset with buckets of a tier, another one each time.
-fn owner_of_some(state: &State, tier: &TierName) -> Option<ReplicasetName> {
+/// The replicaset with most buckets of a tier, whose estimates are the best; after failures another one.
+fn owner_of_most(state: &State, tier: &TierName, failures: usize) -> Option<ReplicasetName> {
     let map = state.placement.map(tier)?;
-    let at = ASKED.replace(ASKED.get().wrapping_add(1)) % map.ranges().len();
-    map.ranges().get(at).map(|range| range.replicaset.clone())
+    let names: BTreeSet<&ReplicasetName> = map.ranges().iter().map(|range| &range.replicaset).collect();
+    let mut owners: Vec<&ReplicasetName> = names.into_iter().collect();
+    owners.sort_by_key(|owner| std::cmp::Reverse(map.count_of(owner)));
+    owners.get(failures % owners.len().max(1)).map(|owner| (*owner).clone())
 }
 
 /// Asks a master, and notes what it says. One that does not answer is no reason to fail: the statement is planned without.
 fn ask(owner: &ReplicasetName, tier: &TierName, deadline: Deadline) {
     match counts_at(owner, tier, deadline) {
-        Ok(counts) => TOLD.with_borrow_mut(|told| told.entry(tier.clone()).or_default().counts = counts),
-        Err(error) => log::info!("the sizes of the tables of tier \"{tier}\" are not known: {error}"),
+        Ok(counts) => note(tier, Some(counts)),
+        Err(error) => {
+            let is_news = TOLD.with_borrow(|told| told.get(tier).is_none_or(|told| told.failures == 0));
+            if is_news {
+                log::info!("the sizes of the tables of tier \"{tier}\" are not heard of: {error}");
+            }
+            note(tier, None);
+        }
     }
+}
+
+/// A question is over. What was known stays when there is no answer, or one of a master that has no bucket any more.
+fn note(tier: &TierName, answer: Option<Counts>) {
+    TOLD.with_borrow_mut(|told| {
+        let told = told.entry(tier.clone()).or_default();
+        told.is_asking = false;
+        match answer {
+            Some(counts) if !counts.is_empty() => (told.counts, told.failures) = (counts, 0),
+            _ => told.failures += 1,
+        }
+    });
 }
 
 fn counts_at(owner: &ReplicasetName, tier: &TierName, deadline: Deadline) -> Result<Counts> {

@@ -69,6 +69,7 @@ impl walk::Change for Speller<'_> {
             names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
         }
         self.tables_of_with.push(names);
+        bare_order(query);
         self.order_by_hidden(query)?;
         self.order_by_common(query)
     }
@@ -149,9 +150,11 @@ impl Speller<'_> {
     fn order_by_hidden(&mut self, query: &mut Query) -> Result<()> {
         let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &mut *query.body) else { return Ok(()) };
         let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
-        // Above groups only what they show is there.
+        // Above groups and DISTINCT only what they show is there.
         let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
-        if is_grouped || self.tables_of_with.len() > 1 {
+        let is_wild = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+        let is_named_whole = select.projection.iter().filter(is_wild).count() < 2;
+        if is_grouped || select.distinct.is_some() || !is_named_whole || self.tables_of_with.len() > 1 {
             return Ok(());
         }
         for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.is_defined(name)) {
@@ -365,6 +368,17 @@ fn named_alone(item: &SelectItem) -> Option<String> {
 }
 
 /// Whether a column of the result has, or may have, this name.
+/// Takes the parentheses around whole sort keys away: a name in them is a name by itself.
+fn bare_order(query: &mut Query) {
+    let Some(order_by) = &mut query.order_by else { return };
+    let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return };
+    for sort in sorts {
+        while let Expr::Nested(inner) = &mut sort.expr {
+            sort.expr = std::mem::replace(&mut **inner, null());
+        }
+    }
+}
+
 fn shows(item: &SelectItem, name: &str) -> bool {
     match item {
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, compiler_fence};
 /// By default nothing is done about it, and neither the host nor tokio uses it.
 const SIGNAL: libc::c_int = libc::SIGURG;
 /// How often a thread yields that does not do so by itself, and how often it is looked whether one does.
-const TURN_NS: i64 = 500_000;
+const TURN_NS: i64 = 300_000;
 const LOOK_NS: i64 = 2_000_000;
 /// A thread that asks the tx thread for something more often than this does not yield each time.
 const OWN_TURN_NS: u64 = 200_000;

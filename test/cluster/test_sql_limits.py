@@ -58,11 +58,20 @@ def workers(instance):
     return [int(task.name) for task in tasks if (task / "comm").read_text().strip() == "pico-worker"]
 
 
+def is_signal(instance, thread, mask):
+    """Whether SIGURG is in a mask of a thread."""
+    lines = pathlib.Path(f"/proc/{instance.process.pid}/task/{thread}/status").read_text().splitlines()
+    bits = next(int(line.split()[1], 16) for line in lines if line.startswith(f"{mask}:"))
+    return bool(bits >> (signal.SIGURG - 1) & 1)
+
+
 def test_worker_threads_are_made_to_yield(loaded):
     a = loaded[0]
     assert a.sql("SELECT max(r) FROM (SELECT row_number() OVER (ORDER BY v DESC) AS r FROM t) x") == [[ROWS]]
     assert timers(a), "a thread that has computed has a timer"
     assert set(timers(a)) <= set(workers(a))
+    for thread in timers(a):
+        assert not is_signal(a, thread, "SigBlk") and is_signal(a, thread, "SigCgt")
 
 
 def test_signals_that_somebody_sends_do_no_harm(loaded):

@@ -65,7 +65,7 @@ fn start() -> Result<Runtime> {
         .thread_name("pico-worker")
         .on_thread_start(|| {
             block_signals();
-            give_way();
+            lower_priority();
             turns::unpark();
         })
         .on_thread_unpark(turns::unpark)
@@ -87,7 +87,7 @@ fn block_signals() {
 
 /// Gives the host's own threads ten times the share of a processor that they and this thread want: queries take what
 /// is left by requests of microseconds.
-fn give_way() {
+fn lower_priority() {
     const NICENESS: libc::c_int = 10;
     // SAFETY: on Linux 0 names the calling thread. A refusal leaves it as it is, which is harmless.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };

@@ -13,7 +13,7 @@ use catalog::State;
 use model::msgpack::{Reader, write_array_len, write_str, write_uint};
 use model::{Distribution, ReplicasetName, Result, TableId, TierName};
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 pub const DOOR: &str = "picodata.peer.row_counts";
@@ -61,11 +61,17 @@ pub fn refresh(deadline: Deadline) -> Result<()> {
 }
 
 /// The estimates that can be made of the rows here, and the tiers of the other tables.
-fn counts_here(state: &State) -> Result<(Counts, HashSet<TierName>)> {
+fn counts_here(state: &State) -> Result<(Counts, Vec<TierName>)> {
     let storage = storage::get()?;
     let me = node::get()?.me.name.clone();
     let replicaset = state.topology.instances.get(&me).map(|instance| &instance.replicaset);
-    let (mut counts, mut elsewhere) = (Counts::new(), HashSet::new());
+    let share_of = |tier: &TierName| {
+        let map = state.placement.map(tier)?;
+        let owned = replicaset.map_or(0, |replicaset| map.count_of(replicaset));
+        Some((u64::from(owned), u64::from(map.bucket_count())))
+    };
+    let mut shares: HashMap<TierName, Option<(u64, u64)>> = HashMap::new();
+    let mut counts = Counts::new();
     for layout in storage.tables().iter() {
         let table = &layout.table;
         let Ok(here) = storage.row_count(table.id) else { continue };
@@ -73,14 +79,15 @@ fn counts_here(state: &State) -> Result<(Counts, HashSet<TierName>)> {
             counts.insert(table.id, here);
             continue;
         };
-        let Some(map) = state.placement.map(tier) else { continue };
-        match replicaset.map_or(0, |replicaset| u64::from(map.count_of(replicaset))) {
-            0 if elsewhere.contains(tier) => {}
-            0 => drop(elsewhere.insert(tier.clone())),
-            owned => drop(counts.insert(table.id, here.saturating_mul(u64::from(map.bucket_count())) / owned)),
+        if !shares.contains_key(tier) {
+            shares.insert(tier.clone(), share_of(tier));
+        }
+        if let Some(Some((owned @ 1.., all))) = shares.get(tier) {
+            counts.insert(table.id, here.saturating_mul(*all) / owned);
         }
     }
-    Ok((counts, elsewhere))
+    let elsewhere = shares.into_iter().filter(|(_, share)| matches!(share, Some((0, _))));
+    Ok((counts, elsewhere.map(|(tier, _)| tier).collect()))
 }
 
 /// Asks when there is no answer yet, and waits for it; when it is old, and does not wait.
@@ -157,8 +164,9 @@ fn counts_at(owner: &ReplicasetName, tier: &TierName, deadline: Deadline) -> Res
     let mut counts = Counts::new();
     for _ in 0..reader.array_len()? {
         reader.array_len()?;
-        let table = TableId::try_from(reader.uint()?).unwrap_or(TableId::MAX);
-        counts.insert(table, reader.uint()?);
+        let (table, rows) = (reader.uint()?, reader.uint()?);
+        // No table has the number of a later version's.
+        counts.extend(TableId::try_from(table).map(|table| (table, rows)));
     }
     Ok(counts)
 }

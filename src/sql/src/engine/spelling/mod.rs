@@ -152,8 +152,7 @@ impl Speller<'_> {
         let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
         // Above groups and DISTINCT only what they show is there.
         let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
-        let is_wild = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-        let is_named_whole = select.projection.iter().filter(is_wild).count() < 2;
+        let is_named_whole = select.projection.iter().filter(|item| is_wild(item)).count() < 2;
         if is_grouped || select.distinct.is_some() || !is_named_whole || self.tables_of_with.len() > 1 {
             return Ok(());
         }
@@ -165,10 +164,13 @@ impl Speller<'_> {
                     _ => None,
                 })
                 .collect();
+            if aliases.is_empty() {
+                continue;
+            }
             let mut is_used = false;
             let (alone, computed): (Vec<_>, Vec<_>) =
                 sorts.iter_mut().map(|sort| &mut sort.expr).partition(|expr| matches!(expr, Expr::Identifier(_)));
-            for expr in computed.into_iter().filter(|_| !aliases.is_empty()) {
+            for expr in computed {
                 let before = expr.clone();
                 joins::write_whole(expr, vec![(name.clone(), column.clone())])?;
                 is_used |= *expr != before;
@@ -186,7 +188,6 @@ impl Speller<'_> {
 
     /// The planner takes no two columns of one name; users may have them. Results are named by `names`.
     fn tell_outputs_apart(&mut self, select: &mut Select) {
-        let is_wild = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
         let has_wild = select.projection.iter().any(is_wild);
         let mut seen: Vec<String> = Vec::new();
         let alone: Vec<String> = select.projection.iter().filter_map(named_alone).collect();
@@ -367,7 +368,10 @@ fn named_alone(item: &SelectItem) -> Option<String> {
     }
 }
 
-/// Whether a column of the result has, or may have, this name.
+fn is_wild(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
+}
+
 /// Takes the parentheses around whole sort keys away: a name in them is a name by itself.
 fn bare_order(query: &mut Query) {
     let Some(order_by) = &mut query.order_by else { return };
@@ -379,6 +383,7 @@ fn bare_order(query: &mut Query) {
     }
 }
 
+/// Whether a column of the result has, or may have, this name.
 fn shows(item: &SelectItem, name: &str) -> bool {
     match item {
         SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => {

@@ -14,6 +14,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ SHARING_TURNS = 3
 KEYS = 100_000
 BIG_ROWS = 2_000_000
 QUERY_RUNS = 5
+NEIGHBOUR_RUNS = 3
 DDL_RUNS = 20
 ROW_BATCH = 5000
 
@@ -190,23 +192,44 @@ def measure_queries(folder):
         rows = []
         for text in QUERIES:
             answer = router.sql(text)  # Plans are cached from here on.
-            times_ms = []
             with Pinger([router, *storages]) as pinger:
                 cpu = Cpu([router, *storages])
-                for _ in range(QUERY_RUNS):
-                    started = time.monotonic()
-                    router.sql(text)
-                    times_ms.append((time.monotonic() - started) * 1000)
+                median_ms, theirs_ms = median_ms_of(router, text, QUERY_RUNS), postgresql[text]
                 all_us, tx_us = cpu.per(QUERY_RUNS)
-            median_ms, theirs_ms = statistics.median(times_ms), postgresql[text]
-            figures = (median_ms, theirs_ms, median_ms / theirs_ms, all_us / 1000, tx_us / 1000, pinger.longest_ms())
+            gap_ms = pinger.longest_ms()
+            with Neighbours():
+                slowed = median_ms_of(router, text, NEIGHBOUR_RUNS) / median_ms
+            figures = (median_ms, theirs_ms, median_ms / theirs_ms, all_us / 1000, tx_us / 1000, gap_ms, slowed)
             rows.append((text, len(answer), *figures))
             print(
-                f"{median_ms:8.1f} ms, PostgreSQL {theirs_ms:8.1f}, gap {figures[-1]:6.1f} ms  {text[:70]}", flush=True
+                f"{median_ms:8.1f} ms, PostgreSQL {theirs_ms:8.1f}, gap {gap_ms:6.1f} ms, neighbours {slowed:5.1f} x"
+                f"  {text[:70]}",
+                flush=True,
             )
         return rows
     finally:
         cluster.kill()
+
+
+def median_ms_of(instance, text, runs):
+    times_ms = []
+    for _ in range(runs):
+        started = time.monotonic()
+        instance.sql(text)
+        times_ms.append((time.monotonic() - started) * 1000)
+    return statistics.median(times_ms)
+
+
+class Neighbours:
+    """One process a processor that never rests and has nothing to do with the cluster."""
+
+    def __enter__(self):
+        self.processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
 
 def time_on_postgresql():
@@ -384,7 +407,8 @@ def report(where, operations, queries, cluster, replication, sharing):
         ]
         parts += ["## Single rows: one router, two storages, 100-byte values", table(header, rows)]
     if queries:
-        header = ["query", "rows", "median ms", "PostgreSQL ms", "ratio", "CPU ms", "tx CPU ms", "longest tx gap ms"]
+        header = ["query", "rows", "median ms", "PostgreSQL ms", "ratio", "CPU ms", "tx CPU ms", "longest tx gap ms",
+                  "beside busy processes"]  # fmt: skip
         rows = [(f"`{text}`", count, *(f"{x:.2f}" for x in figures)) for text, count, *figures in queries]
         parts += [f"## Analytical queries over {BIG_ROWS} rows on two replicasets", table(header, rows)]
     if cluster:

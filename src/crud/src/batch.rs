@@ -210,6 +210,7 @@ impl<'a, S: Store, T: Tables> Batch<'a, S, T> {
         let layout = tables.layout(op.table).ok_or_else(|| no_such_table(op.table))?;
         let mut payload = op.payload;
         if op.verb.is_write() {
+            check_version(layout, op.version)?;
             self.begin()?;
         }
         match op.verb {
@@ -588,6 +589,16 @@ fn has_expected(layout: &Layout, tuple: &[u8], expected: &[u8]) -> Result<bool> 
 
 fn changed_meanwhile(layout: &Layout) -> Error {
     Error::new(Code::Conflict, format!("a row of table \"{}\" changed while the statement ran", layout.table.name))
+}
+
+/// Refuses a write made for a later definition than this instance has: what it would be checked against may not hold any
+/// more, and what has to hold now is not known here.
+fn check_version(layout: &Layout, version: u64) -> Result<()> {
+    if layout.table.version >= version {
+        return Ok(());
+    }
+    let message = format!("the last change of table \"{}\" has not arrived at the master yet", layout.table.name);
+    Err(Error::new(Code::SchemaChanged, message))
 }
 
 fn no_such_table(id: TableId) -> Error {

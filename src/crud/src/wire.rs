@@ -1,11 +1,11 @@
 //! Operations as they travel from a router to the master that owns their bucket, and the answers.
 //!
-//! An operation is one array of MessagePack, `[verb, flags, table id, ...]`, whose tuples and keys already are what box
+//! An operation is one array of MessagePack, `[verb, flags, table id, table version, ...]`, whose tuples and keys already are what box
 //! takes; they are carried, not decoded. An answer is an array too: of 0 to 2 elements when it went well, of 4 when it
 //! did not: `[code, message, hint, catalog version]`.
 
 use model::msgpack::{self, Reader};
-use model::{Code, Error, Result, TableId};
+use model::{Code, Error, Result, Table, TableId};
 
 /// What to do. The numbers are those on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,9 @@ pub struct Op<'a> {
     pub verb: Verb,
     pub flags: u8,
     pub table: TableId,
-    /// Stands before the first element behind the table id.
+    /// The catalog version that last changed the table's definition, as far as the router knows.
+    pub version: u64,
+    /// Stands before the first element behind the head.
     pub payload: Reader<'a>,
 }
 
@@ -100,7 +102,8 @@ impl<'a> Op<'a> {
         let verb = Verb::from_number(payload.uint()?).ok_or_else(unknown_verb)?;
         let flags = payload.uint()? as u8;
         let table = TableId::try_from(payload.uint()?).map_err(|_| unknown_verb())?;
-        Ok(Op { verb, flags, table, payload })
+        let version = payload.uint()?;
+        Ok(Op { verb, flags, table, version, payload })
     }
 
     pub fn has(&self, flag: u8) -> bool {
@@ -132,12 +135,20 @@ fn unknown_verb() -> Error {
         .with_hint("run one version on all instances")
 }
 
-/// Writes the head of an operation with `elements` elements behind the table id.
-pub fn write_op_head(out: &mut Vec<u8>, verb: Verb, flags: u8, table: TableId, elements: usize) {
-    msgpack::write_array_len(out, 3 + elements);
+/// Writes the head of an operation with `elements` elements behind it.
+pub fn write_op_head(out: &mut Vec<u8>, verb: Verb, flags: u8, table: &Table, elements: usize) {
+    msgpack::write_array_len(out, 4 + elements);
     out.push(verb as u8);
     out.push(flags);
-    msgpack::write_uint(out, table.into());
+    msgpack::write_uint(out, table.id.into());
+    msgpack::write_uint(out, table.version);
+}
+
+/// Writes the head of a transaction of so many operations, which must follow.
+pub fn write_transaction_head(out: &mut Vec<u8>, operations: usize) {
+    msgpack::write_array_len(out, 5);
+    out.extend_from_slice(&[Verb::Transaction as u8, 0, 0, 0]);
+    msgpack::write_array_len(out, operations);
 }
 
 /// An answer read from the wire.
@@ -271,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_unknown_verb_is_another_version() {
-        let bytes = [0x93, 0x20, 0, 1];
+        let bytes = [0x94, 0x20, 0, 1, 1];
         assert_eq!(Op::read(&mut Reader::new(&bytes)).unwrap_err().code, Code::Argument);
     }
 

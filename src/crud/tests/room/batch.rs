@@ -1,7 +1,7 @@
 //! A batch is one transaction in which each operation stands or falls alone.
 
 use crate::memory::{
-    COLORS, MemoryStore, Spaces, TwoTables, USERS, guard, int, pack, show, tables, text, user, user_key,
+    COLORS, MemoryStore, Spaces, TwoTables, USERS, colors, guard, int, pack, show, tables, text, user, user_key, users,
 };
 use crud::batch::Batch;
 use crud::update::translate;
@@ -66,7 +66,7 @@ fn describe(answer: &[u8]) -> String {
 
 fn op(verb: Verb, flags: u8, elements: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_op_head(&mut out, verb, flags, USERS, elements.len());
+    write_op_head(&mut out, verb, flags, &users().table, elements.len());
     elements.iter().for_each(|element| out.extend_from_slice(element));
     out
 }
@@ -204,10 +204,10 @@ fn buckets_that_are_elsewhere_are_refused_with_the_version() {
 fn global_tables_have_no_buckets_and_unknown_ones_no_rows() {
     let world = World::new();
     let mut insert = Vec::new();
-    write_op_head(&mut insert, Verb::Insert, 0, COLORS, 1);
+    write_op_head(&mut insert, Verb::Insert, 0, &colors().table, 1);
     insert.extend(pack(&[text("r"), model::Value::Null]));
     let mut unknown = Vec::new();
-    write_op_head(&mut unknown, Verb::Get, 0, 999, 1);
+    write_op_head(&mut unknown, Verb::Get, 0, &Table { id: 999, ..Table::clone(&users().table) }, 1);
     unknown.extend(user_key(1));
     assert_eq!(
         world.run(&[insert, unknown, vec![0x91], vec![]]),
@@ -240,15 +240,14 @@ fn a_read_of_what_may_be_lost_yet_waits_alone() {
 
 #[test]
 fn a_transaction_waits_for_the_table_that_asks_for_most() {
-    const NOTES: u32 = 601;
+    let local = || Table { id: COLORS, durability: Durability::Local, ..Table::clone(&users().table) };
     let note = || {
         let mut bytes = Vec::new();
-        write_op_head(&mut bytes, Verb::Replace, 0, NOTES, 1);
+        write_op_head(&mut bytes, Verb::Replace, 0, &local(), 1);
         bytes.extend(ann());
         bytes
     };
-    let local = Table { id: NOTES, durability: Durability::Local, ..Table::clone(&crate::memory::users().table) };
-    let tables = TwoTables(crate::memory::users(), Layout::new(Arc::new(local)));
+    let tables = TwoTables(users(), Layout::new(Arc::new(local())));
     let world = World { tables, ..World::new() };
     let insert = || op(Verb::Replace, 0, &[&ann()]);
     let get = op(Verb::Get, 0, &[&user_key(1)]);

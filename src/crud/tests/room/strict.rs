@@ -6,10 +6,10 @@ use crate::memory::{
 };
 use crud::Layout;
 use crud::batch::Batch;
-use crud::wire::{Answer, Verb, read_answer, write_op_head};
-use model::msgpack::{self, Reader};
+use crud::wire::{Answer, Verb, read_answer, write_op_head, write_transaction_head};
+use model::msgpack::Reader;
 use model::program::{Comparison, Step};
-use model::{Check, Code, Column, ColumnType, Program, Value};
+use model::{Check, Code, Column, ColumnType, Program, Table, Value};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -55,8 +55,12 @@ impl World {
 }
 
 fn op(verb: Verb, elements: &[&[u8]]) -> Vec<u8> {
+    op_of(&strict().0.table, verb, elements)
+}
+
+fn op_of(table: &Table, verb: Verb, elements: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
-    write_op_head(&mut out, verb, 0, USERS, elements.len());
+    write_op_head(&mut out, verb, 0, table, elements.len());
     elements.iter().for_each(|element| out.extend_from_slice(element));
     out
 }
@@ -69,10 +73,10 @@ fn operations(operator: &str, field: i64, value: Value) -> Vec<u8> {
 }
 
 fn transaction(operations: &[Vec<u8>]) -> Vec<u8> {
-    let mut list = Vec::new();
-    msgpack::write_array_len(&mut list, operations.len());
-    operations.iter().for_each(|operation| list.extend_from_slice(operation));
-    op(Verb::Transaction, &[&list])
+    let mut out = Vec::new();
+    write_transaction_head(&mut out, operations.len());
+    operations.iter().for_each(|operation| out.extend_from_slice(operation));
+    out
 }
 
 #[test]
@@ -120,6 +124,32 @@ fn no_way_leads_past_a_check() {
     assert_eq!(world.stored().len(), 1);
     // Unknown is not false.
     world.run(&op(Verb::Insert, &[&user(3, "cid", Value::Null)])).unwrap();
+}
+
+#[test]
+fn a_write_for_a_later_definition_waits_until_it_is_here() {
+    let world = World::new();
+    world.put(user(1, "ann", int(3)));
+    // A router that knows that the constraint was dropped, and the column with it.
+    let mut later = Table::clone(&world.tables.0.table);
+    later.version += 1;
+    later.checks.clear();
+    let row = pack(&[int(1), int(2), text("bob"), int(-1), Value::Null]);
+    let insert = op_of(&later, Verb::Insert, &[&row]);
+    for operation in [
+        insert.clone(),
+        transaction(&[insert]),
+        op_of(&later, Verb::Update, &[&user_key(1), &operations("=", 4, int(-1))]),
+        op_of(&later, Verb::Changes, &[&[0x90]]),
+        op_of(&later, Verb::Delete, &[&user_key(1)]),
+    ] {
+        assert_eq!(world.run(&operation), Err(Code::SchemaChanged), "{operation:?}");
+    }
+    assert_eq!(world.stored(), ["1 'ann' 3"]);
+    // What is read is what is there; and an older definition is no hindrance.
+    assert!(world.run(&op_of(&later, Verb::Get, &[&user_key(1)])).is_ok());
+    let earlier = Table { version: 0, ..later };
+    world.run(&op_of(&earlier, Verb::Replace, &[&user(2, "bob", int(1))])).unwrap();
 }
 
 #[test]

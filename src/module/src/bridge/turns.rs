@@ -9,42 +9,45 @@
 //! Threads that park and wake by the microsecond pay for a flag, and those that yield by themselves for a signal now and then.
 
 use crate::host::clock;
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, compiler_fence};
 
 /// By default nothing is done about it, and neither the host nor tokio uses it.
 const SIGNAL: libc::c_int = libc::SIGURG;
-/// How often a thread yields that does not do so by itself, and how often it is looked whether one does.
+/// How often a thread is interrupted that does not yield by itself, and how often it is looked whether one does.
 const TURN_NS: i64 = 300_000;
 const LOOK_NS: i64 = 2_000_000;
-/// A thread that asks the tx thread for something more often than this does not yield each time.
+/// A thread keeps the processor for as much time of its own between two yields,
 const OWN_TURN_NS: u64 = 200_000;
+/// and for this part of the time that the last yield took from it: the scheduler lets those that yield wait for more than
+/// their turn, and where others never rest a thread that yields all the time would hardly run at all.
+const AWAY_PER_OWN_TURN: u64 = 4;
 
 /// Of one worker thread. Stays as long as the process: a signal may be on its way.
 struct Turns {
-    timer: libc::timer_t,
+    /// None where one can not be made: then the thread yields only when it asks for something.
+    timer: Option<libc::timer_t>,
     is_parked: AtomicBool,
     /// 0 when the timer does not run.
     interval_ns: AtomicI64,
     /// Since the last signal.
     has_yielded: AtomicBool,
+    /// Processor time of the thread from which on it may yield again.
+    next_cpu_ns: AtomicU64,
 }
 
 // SAFETY: the timer is a number of the process, which any thread may name.
 unsafe impl Sync for Turns {}
 
 thread_local! {
-    /// None where a timer can not be made: that thread yields when the kernel says so.
-    static TURNS: OnceCell<Option<&'static Turns>> = const { OnceCell::new() };
-    /// When the thread yielded last.
-    static YIELDED_NS: Cell<u64> = const { Cell::new(0) };
+    static TURNS: OnceCell<&'static Turns> = const { OnceCell::new() };
 }
 
 /// The calling thread has something to do again.
 pub fn unpark() {
-    let Some(turns) = TURNS.with(|turns| *turns.get_or_init(Turns::of_this_thread)) else { return };
+    let turns = TURNS.with(|turns| *turns.get_or_init(Turns::of_this_thread));
     turns.is_parked.store(false, Ordering::Relaxed);
     // The handler runs on this thread between two instructions, so their order is all that counts.
     compiler_fence(Ordering::SeqCst);
@@ -55,33 +58,30 @@ pub fn unpark() {
 
 /// The calling thread is about to wait.
 pub fn park() {
-    if let Some(turns) = TURNS.with(|turns| turns.get().copied().flatten()) {
+    if let Some(turns) = TURNS.with(|turns| turns.get().copied()) {
         turns.is_parked.store(true, Ordering::Relaxed);
     }
 }
 
 /// Lets others run that wait for this processor, if this thread has had it for a while.
 pub fn give_way() {
-    let now_ns = clock::precise_ns();
-    if now_ns.saturating_sub(YIELDED_NS.get()) < OWN_TURN_NS {
-        return;
-    }
-    YIELDED_NS.set(now_ns);
-    if let Some(turns) = TURNS.with(|turns| turns.get().copied().flatten()) {
+    if let Some(turns) = TURNS.with(|turns| turns.get().copied())
+        && turns.offer()
+    {
         turns.has_yielded.store(true, Ordering::Relaxed);
     }
-    std::thread::yield_now();
 }
 
 impl Turns {
-    fn of_this_thread() -> Option<&'static Self> {
+    fn of_this_thread() -> &'static Self {
         static HANDLER: Once = Once::new();
         HANDLER.call_once(install_handler);
         let turns = Box::into_raw(Box::new(Self {
-            timer: ptr::null_mut(),
+            timer: None,
             is_parked: AtomicBool::new(false),
             interval_ns: AtomicI64::new(0),
             has_yielded: AtomicBool::new(false),
+            next_cpu_ns: AtomicU64::new(0),
         }));
         // SAFETY: the structures live on this stack, and 0 is a value of all their fields. The handler gets a pointer to
         // what is never freed, and shared from here on.
@@ -91,26 +91,50 @@ impl Turns {
             event.sigev_notify_thread_id = libc::gettid();
             event.sigev_signo = SIGNAL;
             event.sigev_value.sival_ptr = turns.cast();
-            if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut (*turns).timer) != 0 {
-                return None;
+            let mut timer = ptr::null_mut();
+            if libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0 {
+                (*turns).timer = Some(timer);
             }
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigaddset(&raw mut set, SIGNAL);
             libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
-            Some(&*turns)
+            &*turns
         }
+    }
+
+    /// Yields if the thread has used enough processor time since the last time; answers whether. Allowed in a handler.
+    fn offer(&self) -> bool {
+        if cpu_ns() < self.next_cpu_ns.load(Ordering::Relaxed) {
+            return false;
+        }
+        let began_ns = clock::precise_ns();
+        // SAFETY: has no preconditions.
+        unsafe { libc::sched_yield() };
+        let away_ns = clock::precise_ns().saturating_sub(began_ns);
+        let own_ns = OWN_TURN_NS.max(away_ns / AWAY_PER_OWN_TURN);
+        self.next_cpu_ns.store(cpu_ns() + own_ns, Ordering::Relaxed);
+        true
     }
 
     /// Lets the timer fire at each interval from now on; 0 stops it. Allowed in a handler.
     fn set_interval(&self, ns: i64) {
+        let Some(timer) = self.timer else { return };
         if self.interval_ns.swap(ns, Ordering::Relaxed) == ns {
             return;
         }
         let interval = libc::timespec { tv_sec: 0, tv_nsec: ns };
         let times = libc::itimerspec { it_interval: interval, it_value: interval };
         // SAFETY: a timer that is never deleted, and times on this stack.
-        unsafe { libc::timer_settime(self.timer, 0, &raw const times, ptr::null_mut()) };
+        unsafe { libc::timer_settime(timer, 0, &raw const times, ptr::null_mut()) };
     }
+}
+
+/// Processor time of the calling thread.
+fn cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes to a structure on this stack; the clock is there on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
 fn install_handler() {
@@ -139,7 +163,7 @@ extern "C" fn on_signal(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
                 turns.set_interval(LOOK_NS);
             } else {
                 turns.set_interval(TURN_NS);
-                libc::sched_yield();
+                turns.offer();
             }
         }
         *errno = before;

@@ -95,7 +95,7 @@ fn read_rows(route: &Rc<TableRoute>, list: &[u8], (verb, mode): (Verb, Mode), is
     if count > ROWS_MAX {
         return Err(Error::new(Code::LimitExceeded, format!("{count} rows in one call, at most {ROWS_MAX} are taken")));
     }
-    let mut rows = Rows::new(&route.layout.table, verb, mode);
+    let mut rows = Rows::new(&route.layout, verb, mode);
     rows.bytes.reserve(list.len() + count * 4);
     rows.places.reserve(count);
     let mut tuples = Vec::with_capacity(count);

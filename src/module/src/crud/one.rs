@@ -55,7 +55,7 @@ impl Prepared {
     }
 
     fn head(&mut self, verb: Verb, flags: u8, elements: usize) {
-        write_op_head(&mut self.operation, verb, flags, self.route.layout.table.id, elements);
+        write_op_head(&mut self.operation, verb, flags, &self.route.layout.table, elements);
     }
 
     /// Runs the operation where its bucket lives.

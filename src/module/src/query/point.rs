@@ -8,7 +8,7 @@ use crate::storage::global;
 use crud::report::Report;
 use crud::wire::{Mode, Verb};
 use model::msgpack::{Reader, write_array_len, write_map_len, write_str, write_uint};
-use model::{Code, Result, TableId};
+use model::{Code, Result};
 use sql::front::point::{Action, BoundPlan, Outcome, PointPlan};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -38,11 +38,10 @@ pub fn execute(
     deadline: Deadline,
     out: &mut Vec<u8>,
 ) -> Result<bool> {
-    let table = plan.layout.table.id;
-    let route = Rc::clone(snapshot.table_by_id(table)?);
+    let route = Rc::clone(snapshot.table_by_id(plan.layout.table.id)?);
     let mut buffers = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let result = match plan.bind(params, &route.writer(), &mut buffers.bound) {
-        Ok(Outcome::Ready) => run(plan, &route, table, deadline, &mut buffers, out),
+        Ok(Outcome::Ready) => run(plan, &route, deadline, &mut buffers, out),
         Ok(Outcome::Engine) => Ok(false),
         Err(error) => Err(error),
     };
@@ -57,7 +56,6 @@ pub fn execute(
 fn run(
     plan: &PointPlan,
     route: &TableRoute,
-    table: TableId,
     deadline: Deadline,
     buffers: &mut Buffers,
     out: &mut Vec<u8>,
@@ -66,7 +64,7 @@ fn run(
         Action::Select(_) => select(plan, route, deadline, buffers, out).map(|()| true),
         // What a batch of several rows skipped, its answer does not count.
         Action::Insert { verb: Verb::InsertOrSkip, .. } if route.tier.is_some() && buffers.bound.len() > 1 => Ok(false),
-        Action::Insert { verb, .. } => insert(*verb, route, table, deadline, buffers, out).map(|()| true),
+        Action::Insert { verb, .. } => insert(*verb, route, deadline, buffers, out).map(|()| true),
         // Each key is a transaction of its own: several are the engine's, which groups them.
         Action::Update { .. } | Action::Delete { .. } if route.tier.is_some() && buffers.bound.len() == 1 => {
             change(plan, route, deadline, buffers, out).map(|()| true)
@@ -111,14 +109,7 @@ fn select(
     Ok(())
 }
 
-fn insert(
-    verb: Verb,
-    route: &TableRoute,
-    table: TableId,
-    deadline: Deadline,
-    buffers: &mut Buffers,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+fn insert(verb: Verb, route: &TableRoute, deadline: Deadline, buffers: &mut Buffers, out: &mut Vec<u8>) -> Result<()> {
     let bound = &buffers.bound;
     let inserted = if route.tier.is_none() {
         let rows: Vec<&[u8]> = (0..bound.len()).map(|at| bound.item(at).0).collect();
@@ -126,7 +117,7 @@ fn insert(
     } else if bound.len() == 1 {
         let (tuple, bucket) = bound.item(0);
         buffers.operation.clear();
-        crud::wire::write_op_head(&mut buffers.operation, verb, crud::wire::FLAG_NO_RETURN, table, 1);
+        crud::wire::write_op_head(&mut buffers.operation, verb, crud::wire::FLAG_NO_RETURN, &route.layout.table, 1);
         buffers.operation.extend_from_slice(tuple);
         let request = Request { route, bucket, is_write: true, operation: &buffers.operation, deadline };
         let reply = router::get()?.execute(&request)?;
@@ -140,7 +131,7 @@ fn insert(
 
 /// Rows of several buckets: all or none on each replicaset.
 fn insert_many(verb: Verb, route: &TableRoute, deadline: Deadline, bound: &BoundPlan) -> Result<u64> {
-    let mut rows = Rows::new(&route.layout.table, verb, Mode::Atomic);
+    let mut rows = Rows::new(&route.layout, verb, Mode::Atomic);
     rows.places.reserve(bound.len());
     for at in 0..bound.len() {
         let (tuple, bucket) = bound.item(at);

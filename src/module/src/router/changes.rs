@@ -92,7 +92,7 @@ impl Router {
 /// Sends one replicaset its changes; answers how many rows changed.
 fn send(table: &Table, target: &Target, changes: &[Encoded], deadline: Deadline) -> Result<u64, Failure> {
     let mut operation = Vec::new();
-    wire::write_op_head(&mut operation, Verb::Changes, 0, table.id, 1);
+    wire::write_op_head(&mut operation, Verb::Changes, 0, table, 1);
     operation.append(&mut list_of(changes));
     let answer = operate_at(target, &operation, table.durability, deadline)?;
     match wire::read_answer(&mut Reader::new(&answer)).map_err(Failure::NoAnswer)? {

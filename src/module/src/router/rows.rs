@@ -38,7 +38,7 @@ impl Router {
             return is_found.then(|| route.layout.values_of_stored(&tuple)).transpose();
         }
         let mut operation = Vec::new();
-        wire::write_op_head(&mut operation, Verb::Get, 0, route.layout.table.id, 1);
+        wire::write_op_head(&mut operation, Verb::Get, 0, &route.layout.table, 1);
         operation.append(&mut stored_key);
         let request = Request { route, bucket, is_write: false, operation: &operation, deadline };
         let reply = self.execute(&request)?;

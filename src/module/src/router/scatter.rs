@@ -10,7 +10,7 @@ use crud::scan::{Found, merge};
 use crud::wire::{self, Answer, Mode, Verb};
 use crud::{Layout, Selection};
 use model::msgpack::{self, Reader};
-use model::{BucketId, Code, Durability, Error, Result, Table, TableId};
+use model::{BucketId, Code, Error, Result, TableId};
 use sharding::BucketRange;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,8 +22,7 @@ const TARGETS_MAX: usize = 64;
 
 /// Rows of one table on their way to the storages.
 pub struct Rows {
-    table: TableId,
-    durability: Durability,
+    layout: Arc<Layout>,
     /// Each the element of a many-row operation: a tuple, or what an upsert takes.
     pub bytes: Vec<u8>,
     /// Where each row lies in `bytes`, and its bucket.
@@ -33,8 +32,8 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn new(table: &Table, verb: Verb, mode: Mode) -> Rows {
-        Rows { table: table.id, durability: table.durability, bytes: Vec::new(), places: Vec::new(), verb, mode }
+    pub fn new(layout: &Arc<Layout>, verb: Verb, mode: Mode) -> Rows {
+        Rows { layout: Arc::clone(layout), bytes: Vec::new(), places: Vec::new(), verb, mode }
     }
 }
 
@@ -80,7 +79,7 @@ impl Router {
     fn parts(&self, rows: &Rows, left: &[usize]) -> Result<Vec<Part>> {
         let mut parts: HashMap<*const Target, Part> = HashMap::new();
         let snapshot = self.snapshot();
-        let tier = snapshot.table_by_id(rows.table)?.tier.clone();
+        let tier = snapshot.table_by_id(rows.layout.table.id)?.tier.clone();
         for &position in left {
             let bucket = rows.places[position].1;
             let target = tier.as_ref().and_then(|tier| tier.target(bucket));
@@ -152,10 +151,11 @@ fn send_part(
 ) -> Result<Vec<wire::Failure>, Failure> {
     let bytes: usize = positions.iter().map(|position| rows.places[*position].0.len()).sum();
     let mut operation = Vec::with_capacity(bytes + 32);
+    let table = &rows.layout.table;
     if rows.verb == Verb::Upsert {
-        wire::write_op_head(&mut operation, Verb::Upserts, 0, rows.table, 2);
+        wire::write_op_head(&mut operation, Verb::Upserts, 0, table, 2);
     } else {
-        wire::write_op_head(&mut operation, Verb::Rows, 0, rows.table, 3);
+        wire::write_op_head(&mut operation, Verb::Rows, 0, table, 3);
         operation.push(rows.verb as u8);
     }
     operation.push(rows.mode as u8);
@@ -163,7 +163,7 @@ fn send_part(
     for &position in positions {
         operation.extend_from_slice(&rows.bytes[rows.places[position].0.clone()]);
     }
-    let answer = operate_at(target, &operation, rows.durability, deadline)?;
+    let answer = operate_at(target, &operation, table.durability, deadline)?;
     let done = match wire::read_answer(&mut Reader::new(&answer)).map_err(Failure::NoAnswer)? {
         Answer::Done(done) => done,
         Answer::Refused(error, version) => return Err(Failure::Refused(error, version)),

@@ -4,8 +4,8 @@ use super::execute::operate_at;
 use super::{Router, Target};
 use crate::host::Deadline;
 use crud::retry::Failure;
-use crud::wire::{self, Answer, Verb};
-use model::msgpack::{self, Reader};
+use crud::wire::{self, Answer};
+use model::msgpack::Reader;
 use model::{Code, Engine, Error, Result};
 use sql::cluster::Operation;
 use std::rc::Rc;
@@ -18,9 +18,7 @@ impl Router {
     /// what an operation was refused with; `Unknown` when no answer came.
     pub fn transaction(&'static self, operations: Vec<Operation>, deadline: Deadline) -> Result<Vec<u8>> {
         let mut operation = Vec::with_capacity(operations.iter().map(|op| op.bytes.len()).sum::<usize>() + 32);
-        let table = operations.first().map_or(0, |op| op.table.id);
-        wire::write_op_head(&mut operation, Verb::Transaction, 0, table, 1);
-        msgpack::write_array_len(&mut operation, operations.len());
+        wire::write_transaction_head(&mut operation, operations.len());
         operations.iter().for_each(|op| operation.extend_from_slice(&op.bytes));
         let durability = operations.iter().map(|op| op.table.durability).max().unwrap_or_default();
         self.patiently(deadline, true, || {

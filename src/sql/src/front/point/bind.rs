@@ -130,7 +130,7 @@ impl PointPlan {
 
     /// Appends the operation for item `at`, as the router sends it.
     pub fn write_operation(&self, bound: &BoundPlan, at: usize, out: &mut Vec<u8>) {
-        let table = self.layout.table.id;
+        let table = &*self.layout.table;
         let (item, _) = bound.item(at);
         match &self.action {
             Action::Select(_) => wire::write_op_head(out, Verb::Get, 0, table, 1),

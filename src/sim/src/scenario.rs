@@ -50,6 +50,8 @@ pub enum Defect {
     KeepsIncarnation,
     /// The source of a move takes writes while the destination may own the bucket any moment.
     WritesWhileClosed,
+    /// A stray instance throws its data away by what it knows of its vote, though it was ready and may get one.
+    WipesAtOnce,
 }
 
 /// The numbers of one run, drawn from its seed. Times are in microseconds of the pretended clock.

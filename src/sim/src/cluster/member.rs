@@ -85,6 +85,7 @@ impl World {
     /// A stray instance throws its data away as soon as nobody needs it and it has no vote. In a life that was ready it
     /// may be about to get one: then it begins another first.
     pub fn begin_anew_if_possible(&mut self, number: u64) -> Verdict {
+        let is_trusting = self.options.defect == Some(Defect::WipesAtOnce);
         let Some(process) = self.process(number).filter(|process| process.is_stray) else { return Ok(()) };
         let is_needed = process.replicaset().is_none_or(|replicaset| {
             replicaset.master.as_ref() == Some(&process.name) || replicaset.in_sync.iter().eq([&process.name])
@@ -92,12 +93,12 @@ impl World {
         let others = process.state.topology.instances.values();
         let is_alone = !others.into_iter().any(|other| other.is_online() && other.name != process.name);
         let counts = process.record().is_none_or(|r| r.is_online() || r.incarnation != process.incarnation);
-        if counts || is_needed || is_alone || process.raft.membership().is_voter(process.raft_id) {
+        if (counts && !is_trusting) || is_needed || is_alone || process.raft.membership().is_voter(process.raft_id) {
             return Ok(());
         }
         let was_ready = process.was_ready;
         let Some(node) = self.nodes.get_mut(&number) else { return Ok(()) };
-        if was_ready {
+        if was_ready && !is_trusting {
             self.trace.say(self.now_us, || format!("i{number} begins another life as a stray"));
             node.run = Run::Down;
             node.disk.crash(0, self.now_us)?;

@@ -10,21 +10,36 @@ use datafusion::logical_expr::{Expr, ReturnFieldArgs, ScalarFunctionArgs, Scalar
 use model::ColumnType;
 use model::json::{field, item, items, plain};
 use sqlparser::ast::BinaryOperator;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
+
+/// As PostgreSQL has it.
+const ARGS_MAX: usize = 100;
 
 static PART: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Function::new("json_part", coerce_part, json, part).udf());
 static PART_TEXT: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Function::new("json_part_text", coerce_part, text, part_text).udf());
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    let all_texts = |types: &[DataType]| Ok(vec![DataType::Utf8View; types.len()]);
     vec![
         PART.clone(),
         PART_TEXT.clone(),
-        Function::new("json_extract_path", all_texts, json, path).udf(),
-        Function::new("json_extract_path_text", all_texts, text, path_text).udf(),
-        Function::new("json_typeof", all_texts, text, type_of).udf(),
-        Function::new("json_array_length", all_texts, |_| Ok(nullable(DataType::Int32)), array_length).udf(),
+        Function::new("json_extract_path", |types| texts(types, 2..=ARGS_MAX, "json_extract_path"), json, path).udf(),
+        Function::new(
+            "json_extract_path_text",
+            |types| texts(types, 2..=ARGS_MAX, "json_extract_path_text"),
+            text,
+            path_text,
+        )
+        .udf(),
+        Function::new("json_typeof", |types| texts(types, 1..=1, "json_typeof"), text, type_of).udf(),
+        Function::new(
+            "json_array_length",
+            |types| texts(types, 1..=1, "json_array_length"),
+            |_| Ok(nullable(DataType::Int32)),
+            array_length,
+        )
+        .udf(),
     ]
 }
 
@@ -39,6 +54,11 @@ pub fn plan(expr: &RawBinaryExpr, left: &DataType, right: &DataType) -> Option<E
         |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null);
     (is_text(left) && (is_text(right) || right.is_integer()))
         .then(|| call(Arc::clone(function), vec![expr.left.clone(), expr.right.clone()]))
+}
+
+/// As many texts as there are arguments.
+fn texts(types: &[DataType], taken: RangeInclusive<usize>, name: &str) -> DfResult<Vec<DataType>> {
+    if taken.contains(&types.len()) { Ok(vec![DataType::Utf8View; types.len()]) } else { wrong_types(name) }
 }
 
 fn coerce_part(types: &[DataType]) -> DfResult<Vec<DataType>> {

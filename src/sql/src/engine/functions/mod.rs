@@ -6,6 +6,7 @@
 pub mod arithmetic;
 pub mod convert;
 mod json;
+mod longer;
 mod numeric;
 mod rows;
 mod sums;
@@ -115,6 +116,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         numeric::functions(),
         convert::functions(),
         texts::functions(),
+        longer::functions(),
         temporal::functions(),
         json::functions(),
         rows::functions(),

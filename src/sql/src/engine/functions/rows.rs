@@ -1,6 +1,6 @@
 //! The value of a scalar subquery that may give several rows.
 
-use super::{Function, call};
+use super::{Function, call, wrong_types};
 use crate::engine::errors::wrap;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
@@ -12,7 +12,10 @@ use std::sync::{Arc, LazyLock};
 static ONLY_ROW: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| {
     Function::new(
         "only_row",
-        |types| Ok(vec![types[0].clone(), DataType::Int64]),
+        |types| match types {
+            [value, _] => Ok(vec![value.clone(), DataType::Int64]),
+            _ => wrong_types("only_row"),
+        },
         |args: &ReturnFieldArgs<'_>| Ok(args.arg_fields[0].as_ref().clone().with_nullable(true)),
         check,
     )

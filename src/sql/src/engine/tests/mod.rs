@@ -4,6 +4,7 @@
 mod answers;
 mod bounds;
 mod faults;
+mod functions;
 mod plans;
 mod random;
 mod speed;

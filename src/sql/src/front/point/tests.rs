@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::{OwnedRange, Schema};
 use crate::front::parse;
 use crud::RowWriter;
+use crud::wire::Op;
 use model::msgpack::Reader;
 use model::{Code, InstanceName, ReplicasetName, Table, TableId, TierName, Value};
 
@@ -70,15 +71,16 @@ fn bound(text: &str, params: &[Value]) -> Result<String, Code> {
     let show = |at| {
         let mut operation = Vec::new();
         plan.write_operation(&bound, at, &mut operation);
-        let Value::Array(parts) = Reader::new(&operation).value().unwrap() else { panic!() };
-        let (Value::Array(item), bucket) = (&parts[3], bound.item(at).1) else { panic!() };
+        let mut payload = Op::read(&mut Reader::new(&operation)).unwrap().payload;
+        let (Value::Array(item), bucket) = (payload.value().unwrap(), bound.item(at).1) else { panic!() };
+        let operations = (!payload.is_empty()).then(|| payload.value().unwrap());
         let item = if bucket > 0 {
             assert_eq!(item[0], Value::Integer(bucket.into()));
             &item[1..]
         } else {
             &item[..]
         };
-        format!("{}{}", Value::Array(item.to_vec()), parts.get(4).map_or(String::new(), |ops| format!(" {ops}")))
+        format!("{}{}", Value::Array(item.to_vec()), operations.map_or(String::new(), |ops| format!(" {ops}")))
     };
     Ok((0..bound.len()).map(show).collect::<Vec<_>>().join(" "))
 }

@@ -1,8 +1,8 @@
 //! Operations as they travel from a router to the master that owns their bucket, and the answers.
 //!
-//! An operation is one array of MessagePack, `[verb, flags, table id, table version, ...]`, whose tuples and keys already are what box
-//! takes; they are carried, not decoded. An answer is an array too: of 0 to 2 elements when it went well, of 4 when it
-//! did not: `[code, message, hint, catalog version]`.
+//! An operation is one array of MessagePack, `[verb, flags, table id, table version, ...]`, whose tuples and keys already
+//! are what box takes; they are carried, not decoded. An answer is an array too: of 0 to 2 elements when it went well, of
+//! 4 when it did not: `[code, message, hint, catalog version]`.
 
 use model::msgpack::{self, Reader};
 use model::{Code, Error, Result, Table, TableId};

@@ -1,6 +1,6 @@
 //! JSON in texts: `->`, `->>` and a few functions, on the text itself, of which parts are cut out as they were written.
 
-use super::{Function, call, nullable, wrong_types};
+use super::{Function, call, is_text, nullable, text, wrong_types};
 use crate::engine::types::marked;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, StringViewArray};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
@@ -50,8 +50,6 @@ pub fn plan(expr: &RawBinaryExpr, left: &DataType, right: &DataType) -> Option<E
         BinaryOperator::LongArrow => &PART_TEXT,
         _ => return None,
     };
-    let is_text =
-        |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null);
     (is_text(left) && (is_text(right) || right.is_integer()))
         .then(|| call(Arc::clone(function), vec![expr.left.clone(), expr.right.clone()]))
 }
@@ -71,10 +69,6 @@ fn coerce_part(types: &[DataType]) -> DfResult<Vec<DataType>> {
 
 fn json(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
     Ok(marked(nullable(DataType::Utf8View), ColumnType::Json))
-}
-
-fn text(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
-    Ok(nullable(DataType::Utf8View))
 }
 
 fn parts(args: &[ArrayRef], show: impl Fn(&str) -> Option<String>) -> ArrayRef {

@@ -1,12 +1,12 @@
 //! Functions whose results may be far longer than what they are made of: a few bytes of a statement ask for terabytes, and
 //! the memory of a query does not count what one call allocates. So the results of one batch have a bound.
 
-use super::{Function, nullable, wrong_types};
+use super::{Function, is_text, text, wrong_types};
 use crate::engine::errors::wrap;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
-use datafusion::arrow::datatypes::{DataType, Field, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
+use datafusion::logical_expr::{ScalarFunctionArgs, ScalarUDF};
 use model::{Code, Error};
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ const PAD: [Kind; 3] = [Kind::Text, Kind::Number, Kind::Text];
 /// At least `required` of the arguments.
 fn coerce(types: &[DataType], name: &str, kinds: &[Kind], required: usize) -> DfResult<Vec<DataType>> {
     let is_taken = |(ty, kind): (&DataType, &Kind)| match kind {
-        Kind::Text => matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null),
+        Kind::Text => is_text(ty),
         Kind::Number => ty.is_integer() || *ty == DataType::Null,
     };
     if types.len() < required || types.len() > kinds.len() || !types.iter().zip(kinds).all(is_taken) {
@@ -50,10 +50,6 @@ fn coerce(types: &[DataType], name: &str, kinds: &[Kind], required: usize) -> Df
         Kind::Number => DataType::Int64,
     };
     Ok(kinds[..types.len()].iter().map(wanted).collect())
-}
-
-fn text(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
-    Ok(nullable(DataType::Utf8View))
 }
 
 /// Results in the making, and how long they are together.

@@ -148,6 +148,16 @@ fn wrong_types<T>(name: &str) -> DfResult<T> {
     Err(wrap(Error::new(Code::WrongType, message)))
 }
 
+/// Texts, and what may be one.
+fn is_text(ty: &DataType) -> bool {
+    matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
+}
+
+/// The result of a function that gives a text.
+fn text(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
+    Ok(nullable(DataType::Utf8View))
+}
+
 fn nullable(ty: DataType) -> Field {
     Field::new("", ty, true)
 }

@@ -1,8 +1,8 @@
 //! Functions on texts that the engine lacks.
 
-use super::{Function, call, nullable, wrong_types, wrong_value};
+use super::{Function, call, is_text, nullable, text, wrong_types, wrong_value};
 use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, StringViewArray};
-use datafusion::arrow::datatypes::{DataType, Field};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
 use std::sync::{Arc, LazyLock};
@@ -23,10 +23,6 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
 /// CHAR(n) without the spaces at its end, which mean nothing.
 pub fn trim_padding(value: Expr) -> Expr {
     call(TRIM_PADDING.clone(), vec![value])
-}
-
-fn is_text(ty: &DataType) -> bool {
-    matches!(ty, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 | DataType::Null)
 }
 
 fn one_text(types: &[DataType]) -> DfResult<Vec<DataType>> {
@@ -59,10 +55,6 @@ fn octet_length(args: &[ArrayRef], _: &ScalarFunctionArgs) -> DfResult<ArrayRef>
         _ => args[0].as_string_view().iter().map(|text| text.map(|text| length(text.as_bytes()))).collect(),
     };
     Ok(Arc::new(lengths))
-}
-
-fn text(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
-    Ok(nullable(DataType::Utf8View))
 }
 
 fn trimmed(args: &[ArrayRef], _: &ScalarFunctionArgs) -> DfResult<ArrayRef> {

@@ -121,6 +121,11 @@ fn plan(message: &str) -> Error {
             near => error.with_hint(format!("did you mean \"{near}\"?")),
         };
     }
+    // Ours, of a function of ours, in the words of the engine's own.
+    let ours = message.split_once("External error: ").and_then(|(_, rest)| rest.split_once(" of these types"));
+    if let Some((ours, _)) = ours {
+        return Error::new(Code::WrongType, format!("{ours} of these types"));
+    }
     let function = message.strip_prefix("Internal error: ").unwrap_or(&message).strip_prefix("Function ");
     if let Some((name, _)) = function.and_then(|rest| rest.split_once(" failed to match")) {
         let name = name.trim_matches('\'');

@@ -2,6 +2,7 @@
 
 use super::gather::{GatherExec, Run};
 use super::hiding::HidingExec;
+use super::lookups::TapExec;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
@@ -46,7 +47,7 @@ fn show_time(micros: u64) -> String {
 
 /// The lines of a plan, without the nodes that only pass rows on.
 fn lines(text: &str) -> Vec<String> {
-    const HIDDEN: [&str; 2] = ["CooperativeExec", HidingExec::NAME];
+    const HIDDEN: [&str; 3] = ["CooperativeExec", HidingExec::NAME, TapExec::NAME];
     let mut hidden: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -56,6 +57,8 @@ fn lines(text: &str) -> Vec<String> {
             hidden.push(indent);
             continue;
         }
+        // What has a join look at whether its query is over.
+        let line = line.replace(", filter=true", "");
         out.push(line.trim_end().get(hidden.len() * 2..).unwrap_or_default().to_owned());
     }
     out

@@ -1,5 +1,6 @@
 //! A fragment at its storage: from the request's bytes to a stream of frames.
 
+use super::bounds::rows_to_copy;
 use super::codec::Codec;
 use super::errors::{translate, wrap};
 use super::frames::{Encoder, Request, error_frame, unship};
@@ -10,6 +11,7 @@ use super::watch;
 use crate::cluster::{Cluster, Frames};
 use crate::stop::Stop;
 use async_trait::async_trait;
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
@@ -67,6 +69,8 @@ pub struct FrameStream {
 struct Running {
     plan: Arc<dyn ExecutionPlan>,
     rows: SendableRecordBatchStream,
+    /// Rows that did not fit the last frame.
+    rest: Option<RecordBatch>,
     encoder: Encoder,
 }
 
@@ -79,7 +83,7 @@ impl FrameStream {
             let context = at_site(&context, site.at_moment(&plan));
             let rows = execute_stream(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;
-            Ok(Running { plan, rows, encoder })
+            Ok(Running { plan, rows, rest: None, encoder })
         };
         let running = Some(Box::new(start().map_err(translate)?));
         Ok(Self { running, began: Instant::now(), deadline: site.deadline, analyze: site.analyze })
@@ -88,12 +92,20 @@ impl FrameStream {
     /// The next frame but for errors, which `next` makes frames of.
     async fn advance(&mut self) -> Result<Option<Vec<u8>>> {
         let Some(running) = &mut self.running else { return Ok(None) };
-        let Running { plan, rows, encoder } = &mut **running;
-        let batch = tokio::time::timeout_at(self.deadline.into(), rows.next())
-            .await
-            .map_err(|_| Error::new(Code::Timeout, "time ran out at a storage"))?;
+        let Running { plan, rows, rest, encoder } = &mut **running;
+        let batch = match rest.take() {
+            Some(batch) => Some(Ok(batch)),
+            None => tokio::time::timeout_at(self.deadline.into(), rows.next())
+                .await
+                .map_err(|_| Error::new(Code::Timeout, "time ran out at a storage"))?,
+        };
         match batch {
-            Some(batch) => encoder.batch(&batch.map_err(translate)?).map(Some),
+            Some(batch) => {
+                let batch = batch.map_err(translate)?;
+                let fit = rows_to_copy(&batch);
+                *rest = (fit < batch.num_rows()).then(|| batch.slice(fit, batch.num_rows() - fit));
+                encoder.batch(&batch.slice(0, fit)).map(Some)
+            }
             None => {
                 let elapsed_us = self.began.elapsed().as_micros() as u64;
                 let shown = DisplayableExecutionPlan::with_metrics(&**plan);

@@ -6,6 +6,7 @@
 //! few: few beside the rows that a scan would read, and few rows a key, which it finds out by looking up some of them.
 //! The join itself stays as it is, so more rows than needed do no harm.
 
+use super::gather::GatherExec;
 use super::hiding::HidingExec;
 use super::ranges::{self, Access, bucket_of_range, index_columns};
 use super::scan::ScanExec;
@@ -139,6 +140,21 @@ pub fn prepare(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn Ex
     Ok(prepared.data)
 }
 
+/// A router's plan as EXPLAIN shows it: with the joins that may look up where its fragments run.
+pub fn shown(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let shown = plan.transform_up(|node| {
+        if !node.is::<GatherExec>() {
+            return Ok(Transformed::no(node));
+        }
+        let mut children: Vec<_> = node.children().into_iter().cloned().collect();
+        if let Some(fragment) = children.first_mut() {
+            *fragment = prepare(fragment.clone(), site)?;
+        }
+        with_children(&node, children).map(Transformed::yes)
+    })?;
+    Ok(shown.data)
+}
+
 fn looked_up(node: &Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
     let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(None) };
     // Rows of the right side that meet none on the left do not come out. NOT IN wants to know of them: whether there are any,
@@ -240,20 +256,26 @@ fn rows_here(scan: &ScanExec, site: &Site) -> Option<(u64, u32)> {
     let rows = scan.table_rows?;
     let Distribution::Sharded { tier, .. } = &scan.table.distribution else { return Some((rows, 1)) };
     let count = site.schema.bucket_count(tier)?;
-    let here: u64 = site.buckets.get(&scan.id)?.iter().map(|range| u64::from(range.last - range.first) + 1).sum();
+    // A plan that is only shown runs nowhere.
+    let Some(buckets) = site.buckets.get(&scan.id) else { return Some((rows, count)) };
+    let here: u64 = buckets.iter().map(|range| u64::from(range.last - range.first) + 1).sum();
     Some((rows.saturating_mul(here) / u64::from(count.max(1)), count))
 }
 
 /// Passes rows on, and notes their keys.
 #[derive(Debug)]
-struct TapExec {
+pub struct TapExec {
     input: Arc<dyn ExecutionPlan>,
     keys: Arc<Keys>,
 }
 
+impl TapExec {
+    pub const NAME: &str = "KeysOfJoin";
+}
+
 impl DisplayAs for TapExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("KeysOfJoin")
+        f.write_str(Self::NAME)
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `- integer`                               | a subtraction that fails instead of wrapping around    |
 //! | CHAR(n) compared                          | both sides without padding, or a literal padded to n    |
 //! | CHAR(n) in a function of texts, or `\|\|`    | without padding                                        |
+//! | `\|\|` of texts                            | the function `concatenate`                              |
 //! | UUID compared with a text                 | the text in a UUID's own spelling                       |
 //! | a number, date and so on with a text literal | the literal as a value of the other side's type     |
 //! | a number with any other text              | an error, as in PostgreSQL                             |
@@ -20,6 +21,7 @@
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
 use super::errors::wrap;
+use super::functions::concat::concatenated;
 use super::functions::{arithmetic, convert, trim_padding};
 use super::sets;
 use super::types::{column_type_of, mark_of};
@@ -33,7 +35,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, cast, lit,
+    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, binary_expr,
+    cast, lit,
 };
 use datafusion::scalar::ScalarValue;
 use model::value::parse_uuid;
@@ -117,11 +120,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
             let (left, right) = (unpadded(*left, schema), unpadded(*right, schema));
-            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
-                Box::new(left),
-                Operator::StringConcat,
-                Box::new(right),
-            ))))
+            let is_of_arrays = [&left, &right].iter().any(|side| side.get_type(schema).is_ok_and(|ty| ty.is_nested()));
+            Ok(Transformed::yes(match is_of_arrays {
+                true => binary_expr(left, Operator::StringConcat, right),
+                false => concatenated(left, right),
+            }))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
             let (left, right) = comparable(*left, *right, schema)?;

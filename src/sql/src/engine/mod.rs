@@ -7,6 +7,7 @@
 //!
 //! Everything here needs a deep stack and takes its time: it runs on the threads of `runtime`, never on a fiber.
 
+pub mod bounds;
 mod codec;
 mod dates;
 mod decode;
@@ -189,6 +190,7 @@ impl Engine {
             let mut running = self.start(cluster, &input, false);
             let logical = self.logical(&mut running, &input).await?;
             let plan = self.physical(&running, &logical, PlaceOptions { ship: true }).await?;
+            let plan = lookups::shown(plan, &running.site).map_err(translate)?;
             Ok(explain::plan_lines(&plan))
         };
         guarded(limits.deadline, explain).await

@@ -238,8 +238,11 @@ impl DisplayAs for ScanExec {
             write!(f, ", fetch={fetch}")?;
         }
         if let Some(keys) = &self.keys {
-            let looked_up = self.metrics.clone_inner().sum_by_name(LOOKUPS).map_or(0, |count| count.as_usize());
-            write!(f, ", lookups={looked_up} by {}", index_name(&self.table, keys.index))?;
+            let index = index_name(&self.table, keys.index);
+            match self.metrics.clone_inner().sum_by_name(LOOKUPS) {
+                Some(count) => write!(f, ", lookups={} by {index}", count.as_usize())?,
+                None => write!(f, ", may look up by {index}")?,
+            }
         }
         match self.rows() {
             Some(rows) => write!(f, ", rows~{rows}"),

@@ -1,5 +1,6 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
+use super::bounds::Bounded;
 use super::dates;
 use super::dependencies::{self, PutApart};
 use super::errors::translate;
@@ -124,6 +125,7 @@ impl Session {
         builder = builder.with_optimizer_rules(logical_rules()).with_physical_optimizer_rules(physical_rules());
         let functions = builder.scalar_functions().get_or_insert_default();
         functions.retain(|function| !UNBOUNDED.contains(&function.name()));
+        functions.iter_mut().for_each(|function| *function = Arc::new(Bounded(function.clone()).into()));
         functions.extend(scalars());
         builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.

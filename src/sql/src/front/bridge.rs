@@ -3,6 +3,7 @@
 use super::places::Places;
 use super::queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 use crate::cluster::Cluster;
+use crate::engine::bounds::rows_to_copy;
 use crate::engine::{Engine, Limits, QueryInput, QueryOutput, encode};
 use async_trait::async_trait;
 use model::msgpack::Reader;
@@ -90,8 +91,12 @@ impl RowStream for Batches {
 
     async fn next_encoded(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>> {
         let Some(batch) = self.output.batches.pop() else { return Ok(None) };
-        encode::write_batch(&batch, out)?;
-        Ok(Some(batch.num_rows()))
+        let (rows, fit) = (batch.num_rows(), rows_to_copy(&batch));
+        if fit < rows {
+            self.output.batches.push(batch.slice(fit, rows - fit));
+        }
+        encode::write_batch(&batch.slice(0, fit), out)?;
+        Ok(Some(fit))
     }
 
     /// Values take the way over MessagePack: there, each type already has the form that columns accept.

@@ -9,6 +9,7 @@
 //! took `sum(CAST(a AS BIGINT))` and `sum(a)` for one column.
 
 use super::{Function, call, nullable, out_of_range, wrong_types};
+use crate::engine::bounds::Texts;
 use crate::engine::errors::wrap;
 use crate::engine::types::{TYPE_MARK, arrow_type, column_type_of, mark_of, marked, one_zero};
 use datafusion::arrow::array::{
@@ -232,11 +233,14 @@ fn from_text(texts: &StringViewArray, ty: ColumnType, mark: Option<ColumnType>) 
     let is_padded = matches!(mark, Some(T::Char { .. }));
     match ty {
         T::Text | T::Json | T::Varchar { .. } | T::Char { .. } | T::Uuid => {
-            let mut out = datafusion::arrow::array::StringViewBuilder::with_capacity(texts.len());
+            let mut out = Texts::new(texts.len());
             for text in texts {
-                out.append_option(text.map(|text| as_text(text, ty, is_padded)).transpose()?);
+                let text = text.map(|text| as_text(text, ty, is_padded)).transpose()?;
+                // Padding may make it far longer.
+                out.reserve(text.as_ref().map_or(0, String::len))?;
+                out.made.append_option(text);
             }
-            Ok(Arc::new(out.finish()))
+            Ok(out.finish())
         }
         T::SmallInt | T::Integer | T::BigInt | T::Unsigned => {
             integers(ty, texts.iter().map(|text| text.map(|text| read(text, ty)).transpose()))

@@ -1,17 +1,11 @@
-//! Functions whose results may be far longer than what they are made of: a few bytes of a statement ask for terabytes, and
-//! the memory of a query does not count what one call allocates. So the results of one batch have a bound.
+//! Functions on texts whose results may be far longer than what they are made of.
 
-use super::{Function, is_text, text, wrong_types};
-use crate::engine::errors::wrap;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewArray, StringViewBuilder};
+use super::{Function, each_row, is_text, text, wrong_types};
+use datafusion::arrow::array::{ArrayRef, AsArray, StringViewArray};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ScalarFunctionArgs, ScalarUDF};
-use model::{Code, Error};
 use std::sync::Arc;
-
-/// What a batch of results may have.
-const BYTES_MAX: usize = 64 << 20;
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
@@ -50,48 +44,6 @@ fn coerce(types: &[DataType], name: &str, kinds: &[Kind], required: usize) -> Df
         Kind::Number => DataType::Int64,
     };
     Ok(kinds[..types.len()].iter().map(wanted).collect())
-}
-
-/// Results in the making, and how long they are together.
-struct Texts {
-    made: StringViewBuilder,
-    bytes: usize,
-}
-
-impl Texts {
-    fn new(rows: usize) -> Self {
-        Self { made: StringViewBuilder::with_capacity(rows), bytes: 0 }
-    }
-
-    /// Before a text of so many bytes is made.
-    ///
-    /// Errors: `LimitExceeded`.
-    fn reserve(&mut self, bytes: usize) -> DfResult<()> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes <= BYTES_MAX {
-            return Ok(());
-        }
-        let message = format!("a function makes texts of more than {} MiB at once", BYTES_MAX >> 20);
-        Err(wrap(Error::new(Code::LimitExceeded, message).with_hint("ask for shorter texts, or for fewer rows")))
-    }
-
-    fn finish(mut self) -> ArrayRef {
-        Arc::new(self.made.finish())
-    }
-}
-
-/// Calls `make` for each row without a NULL.
-fn each_row(args: &[ArrayRef], mut make: impl FnMut(usize, &mut Texts) -> DfResult<()>) -> DfResult<ArrayRef> {
-    let rows = args[0].len();
-    let mut texts = Texts::new(rows);
-    for row in 0..rows {
-        if args.iter().any(|arg| arg.is_null(row)) {
-            texts.made.append_null();
-        } else {
-            make(row, &mut texts)?;
-        }
-    }
-    Ok(texts.finish())
 }
 
 /// A count of characters or of copies: below 0 is none.
@@ -158,6 +110,7 @@ fn pad(args: &[ArrayRef], side: Side) -> DfResult<ArrayRef> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::bounds::BYTES_MAX;
     use datafusion::arrow::array::Int64Array;
 
     fn texts(values: &[&str]) -> ArrayRef {

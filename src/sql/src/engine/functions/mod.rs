@@ -4,17 +4,20 @@
 //! gives, and how it computes a batch.
 
 pub mod arithmetic;
+pub mod concat;
 pub mod convert;
 mod json;
 mod longer;
 mod numeric;
+mod regex;
 mod rows;
 mod sums;
 mod temporal;
 mod texts;
 
+use super::bounds::{Texts, check as check_bounds};
 use super::errors::wrap;
-use datafusion::arrow::array::ArrayRef;
+use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::logical_expr::{
@@ -100,6 +103,7 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && !args.args.is_empty();
         let rows = if is_constant { 1 } else { args.number_rows };
+        check_bounds(&args)?;
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
         let result = (self.run)(&arrays, &args)?;
         if is_constant {
@@ -116,7 +120,9 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         numeric::functions(),
         convert::functions(),
         texts::functions(),
+        concat::functions(),
         longer::functions(),
+        regex::functions(),
         temporal::functions(),
         json::functions(),
         rows::functions(),
@@ -156,6 +162,20 @@ fn is_text(ty: &DataType) -> bool {
 /// The result of a function that gives a text.
 fn text(_: &ReturnFieldArgs<'_>) -> DfResult<Field> {
     Ok(nullable(DataType::Utf8View))
+}
+
+/// Calls `make` for each row without a NULL.
+fn each_row(args: &[ArrayRef], mut make: impl FnMut(usize, &mut Texts) -> DfResult<()>) -> DfResult<ArrayRef> {
+    let rows = args[0].len();
+    let mut texts = Texts::new(rows);
+    for row in 0..rows {
+        if args.iter().any(|arg| arg.is_null(row)) {
+            texts.made.append_null();
+        } else {
+            make(row, &mut texts)?;
+        }
+    }
+    Ok(texts.finish())
 }
 
 fn nullable(ty: DataType) -> Field {

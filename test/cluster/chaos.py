@@ -53,6 +53,17 @@ end
 """
 
 
+# Faults, by the names of the methods that do them.
+KINDS = {
+    "kills": ["kill_master", "kill_any", "kill_leader"],
+    "pauses": ["pause_master"],
+    "power": ["lose_power"],
+    "planned": ["stop", "hand_over"],
+    "members": ["exchange"],
+    "partitions": ["part_master", "part_one_way", "part_minority", "part_from_raft"],
+}
+
+
 @dataclasses.dataclass
 class Report:
     """What came of a run."""
@@ -272,25 +283,12 @@ class Chaos:
         self.judge(threads)
         return self.report
 
-    def faults(self):
-        """The kinds of faults, and what there is of each."""
-        faults = {
-            "kills": [self.kill_master, self.kill_any, self.kill_leader],
-            "pauses": [self.pause_master],
-            "power": [self.lose_power],
-            "planned": [self.stop, self.hand_over],
-            "members": [self.exchange],
-        }
-        if self.net:
-            faults["partitions"] = [self.part_master, self.part_one_way, self.part_minority, self.part_from_raft]
-        return faults
-
     def strike(self, kind=None):
         """One fault, and its end."""
-        faults = self.faults()
-        fault = self.dice.choice(faults[kind] if kind else [fault for known in faults.values() for fault in known])
-        self.report.faults[fault.__name__] += 1
-        fault()
+        possible = [k for k in KINDS if self.net or k != "partitions"]
+        name = self.dice.choice(KINDS[kind] if kind else [name for k in possible for name in KINDS[k]])
+        self.report.faults[name] += 1
+        getattr(self, name)()
         self.cluster.wait_whole(SETTLE_S)
         for instance in self.cluster:
             wait_until(lambda i=instance: i.eval(TRANSFER) is not None, "the function to be there", SETTLE_S)
@@ -405,13 +403,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--faults", help="how many of which kind, instead of minutes, as 'kills=100 pauses=50'")
+    parser.add_argument(
+        "--faults", type=in_order, help="how many of which kind, instead of minutes, as 'kills=100 pauses=50'"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     reason = network.why_not()
+    if reason and "partitions" in (options.faults or []):
+        parser.error(f"no partitions: {reason}")
     print(f"seed {options.seed}" + (f"; no partitions: {reason}" if reason else ""))
     with tempfile.TemporaryDirectory(prefix="picodata-chaos-") as folder:
-        strikes = in_disorder(options.faults, options.seed) if options.faults else until(options.minutes * 60)
+        random.Random(options.seed).shuffle(options.faults or [])
+        strikes = options.faults or until(options.minutes * 60)
         report = run(pathlib.Path(folder), strikes, options.seed, with_network=not reason)
     print(report)
     if report.acknowledged < FLOOR * (time.monotonic() - started):
@@ -427,12 +430,12 @@ def until(seconds):
         yield None
 
 
-def in_disorder(text, seed):
-    """So many of each kind."""
+def in_order(text):
+    """So many of each kind, kind by kind."""
     counts = dict(word.split("=") for word in text.split())
-    kinds = [kind for kind, count in counts.items() for _ in range(int(count))]
-    random.Random(seed).shuffle(kinds)
-    return kinds
+    if unknown := counts.keys() - KINDS:
+        raise argparse.ArgumentTypeError(f"no such faults: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    return [kind for kind, count in counts.items() for _ in range(int(count))]
 
 
 def run(folder, strikes, seed, with_network, size=6, clients=6):

@@ -209,6 +209,28 @@ def test_a_query_stays_within_the_memory_of_its_call(loaded):
     assert loaded[0].call("sql", "SELECT count(*) FROM t", [], {"memory_max_mb": 16})["rows"] == [[ROWS]]
 
 
+def memory_mb(instance, what):
+    """What /proc says of a process' memory."""
+    lines = pathlib.Path(f"/proc/{instance.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(what))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    ["repeat('x', 900000), id", "max(length(repeat('x', 900000) || id))", "max(length(lpad(id::TEXT, 900000)))"],
+)
+def test_a_long_text_for_each_row_is_refused_before_it_is_made(loaded, shown):
+    before = {}
+    for instance in loaded:
+        # The peak of its memory begins again.
+        pathlib.Path(f"/proc/{instance.process.pid}/clear_refs").write_text("5")
+        before[instance.name] = memory_mb(instance, "VmHWM")
+    assert error_of(loaded[0], f"SELECT {shown} FROM t", {}) == LIMIT_EXCEEDED
+    assert_nothing_open(loaded)
+    # A replicaset has a third of the rows: 900 MB.
+    assert all(memory_mb(instance, "VmHWM") - before[instance.name] < 600 for instance in loaded)
+
+
 def test_a_query_answers_no_more_rows_than_its_call_takes(loaded):
     assert error_of(loaded[0], "SELECT id FROM t", {"rows_max": ROWS - 1}) == LIMIT_EXCEEDED
     assert len(loaded[0].call("sql", "SELECT id FROM t", [], {"rows_max": ROWS})["rows"]) == ROWS

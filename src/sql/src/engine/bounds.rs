@@ -4,17 +4,19 @@
 
 use super::errors::wrap;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
+use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::preimage::PreimageResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExpressionPlacement, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    StructFieldMapping,
+    ColumnarValue, Expr, ExpressionPlacement, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, StructFieldMapping,
 };
 use datafusion::scalar::ScalarValue;
 use model::{Code, Error};
@@ -61,14 +63,38 @@ fn within_bounds(bytes: usize) -> DfResult<()> {
     Err(wrap(Error::new(Code::LimitExceeded, message).with_hint("ask for shorter values, or for fewer rows")))
 }
 
-/// Refuses a call that makes texts or lists, when they may become too long. Right for functions that put their arguments
-/// together, or each text of them with each element of a list.
-pub fn check(args: &ScalarFunctionArgs) -> DfResult<()> {
+/// How long the results of a function may become.
+enum Growth {
+    /// They are parts of what it is called with, or have a fixed length, or it keeps to the bound by itself.
+    None,
+    /// As long as all its arguments together.
+    Together,
+    /// A list with an element for each character.
+    TakenApart,
+    /// A text for each element of a list.
+    EachElement,
+}
+
+fn growth_of(function: &str) -> Growth {
+    match function {
+        "substr" | "left" | "right" | "btrim" | "ltrim" | "rtrim" | "split_part" | "substr_index" | "trim_padding"
+        | "md5" | "sha224" | "sha256" | "sha384" | "sha512" | "digest" | "json_part" | "json_part_text"
+        | "json_extract_path" | "array_element" | "convert_to" | "as_written" | "only_row" | "repeat" | "replace"
+        | "lpad" | "rpad" | "regexp_replace" => Growth::None,
+        "string_to_array" => Growth::TakenApart,
+        "array_to_string" | "array_replace" | "array_replace_n" | "array_replace_all" => Growth::EachElement,
+        _ => Growth::Together,
+    }
+}
+
+/// Refuses a call of a function that makes texts or lists, when they may become too long.
+pub fn check(function: &str, args: &ScalarFunctionArgs) -> DfResult<()> {
     let makes = args.return_field.data_type();
-    if !makes.is_string() && !makes.is_nested() && !makes.is_binary() {
+    let growth = growth_of(function);
+    if matches!(growth, Growth::None) || !makes.is_string() && !makes.is_nested() && !makes.is_binary() {
         return Ok(());
     }
-    let (mut size, mut longest) = (Size::default(), 0_usize);
+    let mut size = Size::default();
     for arg in &args.args {
         let of_arg = match arg {
             ColumnarValue::Array(array) => size_of(array),
@@ -76,12 +102,45 @@ pub fn check(args: &ScalarFunctionArgs) -> DfResult<()> {
         };
         size.bytes = size.bytes.saturating_add(of_arg.bytes);
         size.elements = size.elements.saturating_add(of_arg.elements);
-        longest = longest.max(of_arg.longest);
+        size.longest = size.longest.max(of_arg.longest);
     }
-    let joined = size.elements.saturating_mul(longest.max(ELEMENT_BYTES));
-    // A list may have an element for each character.
-    let taken_apart = if makes.is_nested() { size.bytes.saturating_mul(ELEMENT_BYTES) } else { size.bytes };
-    within_bounds(joined.saturating_add(taken_apart))
+    within_bounds(match growth {
+        Growth::None => 0,
+        Growth::Together => size.total(),
+        Growth::TakenApart => size.bytes.saturating_mul(ELEMENT_BYTES),
+        Growth::EachElement => size.total().saturating_add(size.elements.saturating_mul(size.longest)),
+    })
+}
+
+/// How many rows a call takes at once: the engine copies a constant for each of them, but for texts of a type that rows can
+/// share.
+fn rows_of_call(args: &ScalarFunctionArgs) -> DfResult<usize> {
+    let mut copied = 0_usize;
+    for arg in &args.args {
+        match arg {
+            ColumnarValue::Scalar(ScalarValue::Utf8View(_)) | ColumnarValue::Array(_) => {}
+            ColumnarValue::Scalar(value) => copied = copied.saturating_add(size_of_scalar(value)?.total()),
+        }
+    }
+    Ok((COPIED_BYTES / copied.max(1)).clamp(1, args.number_rows.max(1)))
+}
+
+/// Refuses constants that would be copied for each row of a result, when they become too long.
+pub fn check_constants(plan: &LogicalPlan, rows_max: usize) -> DfResult<()> {
+    plan.apply(|node| {
+        let LogicalPlan::Projection(projection) = node else { return Ok(TreeNodeRecursion::Continue) };
+        let rows = projection.input.max_rows().map_or(rows_max, |rows| rows.min(rows_max));
+        for expr in &projection.expr {
+            match expr.clone().unalias() {
+                Expr::Literal(value, _) if value.data_type().is_nested() => {
+                    within_bounds(size_of_scalar(&value)?.times(rows).total())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })
+    .map(drop)
 }
 
 /// Of values: the bytes of all texts, the longest text outside of lists, and the number of elements of lists.
@@ -93,20 +152,44 @@ struct Size {
 }
 
 impl Size {
+    fn total(self) -> usize {
+        self.bytes.saturating_add(self.elements.saturating_mul(ELEMENT_BYTES))
+    }
+
     fn times(self, rows: usize) -> Self {
         let Self { bytes, longest, elements } = self;
         Self { bytes: bytes.saturating_mul(rows), longest, elements: elements.saturating_mul(rows) }
     }
 }
 
+/// The bytes of all texts of a batch, as often as they are shown.
+pub fn text_bytes(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| size_of(column).bytes).fold(0, usize::saturating_add)
+}
+
 /// How many of a batch's rows go where texts that rows share, as those of a literal, are copied for each of them: so many
 /// that their texts have some megabytes.
 pub fn rows_to_copy(batch: &RecordBatch) -> usize {
-    let bytes = batch.columns().iter().map(|column| size_of(column).bytes).fold(0, usize::saturating_add);
-    match bytes {
-        0..=COPIED_BYTES => batch.num_rows(),
-        _ => (batch.num_rows() * COPIED_BYTES / bytes).max(1),
+    let rows = batch.num_rows();
+    if text_bytes(batch) <= COPIED_BYTES {
+        return rows;
     }
+    let mut lengths = vec![0_usize; rows];
+    for column in batch.columns() {
+        match column.as_string_view_opt() {
+            Some(texts) => lengths.iter_mut().zip(texts.lengths()).for_each(|(all, length)| *all += length as usize),
+            None => {
+                let each = size_of(column).bytes / rows;
+                lengths.iter_mut().for_each(|all| *all += each);
+            }
+        }
+    }
+    let mut bytes = 0;
+    let fit = lengths.iter().take_while(|length| {
+        bytes += **length;
+        bytes <= COPIED_BYTES
+    });
+    fit.count().max(1)
 }
 
 fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {
@@ -148,12 +231,37 @@ fn size_of(array: &ArrayRef) -> Size {
 
 /// One of the engine's functions within bounds.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Bounded(pub Arc<ScalarUDF>);
+struct Bounded(Arc<ScalarUDF>);
+
+/// A function of the engine within bounds.
+pub fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    // The engine knows this one by what it is. It puts together what its caller wrote.
+    if function.inner().is::<Bounded>() || function.name() == "make_array" {
+        return function.clone();
+    }
+    Arc::new(Bounded(function.clone()).into())
+}
 
 impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        check(&args)?;
-        self.0.inner().invoke_with_args(args)
+        check(self.name(), &args)?;
+        let (rows, at_once) = (args.number_rows, rows_of_call(&args)?);
+        let is_by_row = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
+        if at_once >= rows || !is_by_row {
+            return self.0.inner().invoke_with_args(args);
+        }
+        let mut parts = Vec::with_capacity(rows.div_ceil(at_once));
+        for first in (0..rows).step_by(at_once) {
+            let number_rows = at_once.min(rows - first);
+            let part = |arg: &ColumnarValue| match arg {
+                ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(first, number_rows)),
+                scalar => scalar.clone(),
+            };
+            let args = ScalarFunctionArgs { args: args.args.iter().map(part).collect(), number_rows, ..args.clone() };
+            parts.push(self.0.inner().invoke_with_args(args)?.into_array(number_rows)?);
+        }
+        let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
+        Ok(ColumnarValue::Array(concat(&parts)?))
     }
 
     fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {
@@ -243,10 +351,10 @@ mod tests {
     use datafusion::arrow::array::{Int64Array, ListArray, StringViewArray};
     use datafusion::arrow::datatypes::{Field, Int64Type};
 
-    fn checked(args: Vec<ColumnarValue>, makes: DataType, number_rows: usize) -> DfResult<()> {
+    fn called(args: Vec<ColumnarValue>, makes: DataType, number_rows: usize) -> ScalarFunctionArgs {
         let arg_fields = args.iter().map(|arg| Arc::new(Field::new("", arg.data_type(), true))).collect();
         let return_field = Arc::new(Field::new("", makes, true));
-        check(&ScalarFunctionArgs { args, arg_fields, number_rows, return_field, config_options: Arc::default() })
+        ScalarFunctionArgs { args, arg_fields, number_rows, return_field, config_options: Arc::default() }
     }
 
     fn literal(bytes: usize) -> ColumnarValue {
@@ -255,21 +363,40 @@ mod tests {
 
     #[test]
     fn a_literal_counts_for_each_row() {
-        assert!(checked(vec![literal(BYTES_MAX >> 10)], DataType::Utf8View, 1 << 10).is_ok());
-        assert!(checked(vec![literal(BYTES_MAX >> 10), literal(1)], DataType::Utf8View, 1 << 10).is_err());
-        assert!(checked(vec![literal(BYTES_MAX >> 10), literal(1)], DataType::Int64, 1 << 10).is_ok());
+        let call = |bytes, makes| called(vec![literal(bytes)], makes, 1 << 10);
+        let max = BYTES_MAX >> 10;
+        assert!(check("upper", &call(max, DataType::Utf8View)).is_ok());
+        assert!(check("upper", &call(max + 1, DataType::Utf8View)).is_err());
+        assert!(check("length", &call(max + 1, DataType::Int64)).is_ok());
+        assert!(check("left", &call(max + 1, DataType::Utf8View)).is_ok());
     }
 
     #[test]
     fn a_list_multiplies() {
         let numbers = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1); 1 << 10])]);
-        let list = |rows| vec![ColumnarValue::Array(Arc::new(numbers.clone())), literal(rows)];
-        assert!(checked(list(1 << 17), DataType::Utf8View, 1).is_ok());
-        assert!(checked(list(1 << 18), DataType::Utf8View, 1).is_err());
+        let joined = |bytes| {
+            called(vec![ColumnarValue::Array(Arc::new(numbers.clone())), literal(bytes)], DataType::Utf8View, 1)
+        };
+        assert!(check("array_to_string", &joined(1 << 17)).is_ok());
+        assert!(check("array_to_string", &joined(1 << 18)).is_err());
+        assert!(check("array_append", &joined(1 << 18)).is_ok());
         // And a text may become one.
         let list = DataType::List(Arc::new(Field::new("item", DataType::Utf8View, true)));
-        assert!(checked(vec![literal(BYTES_MAX / 32)], list.clone(), 1).is_ok());
-        assert!(checked(vec![literal(BYTES_MAX / 8)], list, 1).is_err());
+        let apart = |bytes| called(vec![literal(bytes)], list.clone(), 1);
+        assert!(check("string_to_array", &apart(BYTES_MAX / 32)).is_ok());
+        assert!(check("string_to_array", &apart(BYTES_MAX / 8)).is_err());
+    }
+
+    #[test]
+    fn rows_that_copy_a_constant_are_called_in_parts() {
+        let numbers = ListArray::from_iter_primitive::<Int64Type, _, _>([Some((0..1 << 16).map(Some))]);
+        let needles = ColumnarValue::Array(Arc::new(Int64Array::from_iter_values(-50..50)));
+        let haystack = ColumnarValue::Scalar(ScalarValue::List(Arc::new(numbers)));
+        let call = called(vec![haystack, needles], DataType::Boolean, 100);
+        assert_eq!(rows_of_call(&call).unwrap(), 8);
+        let has = bounded(&Arc::new(datafusion::functions_nested::array_has::ArrayHas::new().into()));
+        let found = has.inner().invoke_with_args(call).unwrap().into_array(100).unwrap();
+        assert_eq!((found.len(), found.as_boolean().true_count()), (100, 50));
     }
 
     #[test]
@@ -284,5 +411,11 @@ mod tests {
         assert_eq!(rows_to_copy(&batch("short")), 100);
         assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES / 10))), 10);
         assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES * 2))), 1);
+        let long = "x".repeat(COPIED_BYTES);
+        let texts = Arc::new(StringViewArray::from(vec![long.as_str(), "", &long, "a", "b"])) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("b", texts)]).unwrap();
+        assert_eq!(rows_to_copy(&batch), 2);
+        assert_eq!(rows_to_copy(&batch.slice(2, 3)), 1);
+        assert_eq!(rows_to_copy(&batch.slice(3, 2)), 2);
     }
 }

@@ -37,6 +37,11 @@ pub fn translate(error: DataFusionError) -> Error {
         DataFusionError::Plan(message) => plan(message),
         DataFusionError::Execution(message) => execution(message),
         DataFusionError::Internal(message) if message.starts_with("Failed to coerce") => plan(message),
+        DataFusionError::Internal(message) if message.starts_with("Cannot run range queries") => Error::new(
+            Code::Unsupported,
+            "a window whose frame goes by values can not be ordered by a value of this type, such as an INTERVAL",
+        )
+        .with_hint("order by a number, a text, a date or a time, or give the frame in ROWS"),
         DataFusionError::Internal(message) => Error::internal(format!("the query engine: {}", first_line(message))),
         other => match other.strip_backtrace() {
             text if text.contains("regex parse error") => {
@@ -111,16 +116,16 @@ fn schema(error: &SchemaError) -> Error {
 }
 
 fn plan(message: &str) -> Error {
-    let message = first_line(message);
-    if message.starts_with("Invalid function") {
-        let (what, hint) = message.split_once(".\n").or(message.split_once(". ")).unwrap_or((&message, ""));
-        let name = what.trim_start_matches("Invalid function").trim().trim_matches('\'');
-        let error = Error::new(Code::NoSuchFunction, format!("function \"{name}\" does not exist"));
+    if let Some(unknown) = message.strip_prefix("Invalid function ") {
+        let (name, hint) = unknown.split_once(".\n").unwrap_or((unknown, ""));
+        let error =
+            Error::new(Code::NoSuchFunction, format!("function \"{}\" does not exist", name.trim_matches('\'')));
         return match hint.trim_start_matches("Did you mean").trim().trim_matches(['\'', '?']) {
             "" => error,
             near => error.with_hint(format!("did you mean \"{near}\"?")),
         };
     }
+    let message = first_line(message);
     // Ours, of a function of ours, in the words of the engine's own.
     let ours = message.split_once("External error: ").and_then(|(_, rest)| rest.split_once(" of these types"));
     if let Some((ours, _)) = ours {

@@ -57,8 +57,11 @@ fn lines(text: &str) -> Vec<String> {
             hidden.push(indent);
             continue;
         }
-        // What has a join look at whether its query is over.
-        let line = line.replace(", filter=true", "");
+        let line = match line.trim_start().starts_with("HashJoinExec") {
+            // What has a join look at whether its query is over.
+            true => line.replacen(", filter=true", "", 1),
+            false => line.to_owned(),
+        };
         out.push(line.trim_end().get(hidden.len() * 2..).unwrap_or_default().to_owned());
     }
     out

@@ -5,6 +5,7 @@
 //! call each; their frames are decoded by a task each, so that no storage waits for another. Dropping the stream ends
 //! the tasks, which cancels the calls.
 
+use super::bounds::text_bytes;
 use super::errors::wrap;
 use super::fragment::plan_bytes;
 use super::frames::{Frame, FrameDecoder, Request, Summary, ship, unship};
@@ -245,7 +246,7 @@ async fn collect_small(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>)
     let mut stream = execute_stream(plan, context.clone())?;
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = stream.try_next().await? {
-        bytes += batch.get_array_memory_size();
+        bytes += batch.get_array_memory_size().max(text_bytes(&batch));
         if bytes > SHIPPED_BYTES_MAX {
             Site::of(context)?.shipping_failed.store(true, std::sync::atomic::Ordering::Relaxed);
             return Err(wrap(Error::new(Code::LimitExceeded, "too many rows to send along with a fragment")));

@@ -10,7 +10,10 @@
 //! | `- integer`                               | a subtraction that fails instead of wrapping around    |
 //! | CHAR(n) compared                          | both sides without padding, or a literal padded to n    |
 //! | CHAR(n) in a function of texts, or `\|\|`    | without padding                                        |
-//! | `\|\|` of texts                            | the function `concatenate`                              |
+//! | `\|\|` but of arrays                        | the function `concatenate`, of texts as CAST shows them |
+//! | `concat`, `concat_ws`                     | of texts as CAST shows them; a boolean is `t` or `f`     |
+//! | the engine's functions                    | those functions within bounds                           |
+//! | a long text                               | a constant that rows share                              |
 //! | UUID compared with a text                 | the text in a UUID's own spelling                       |
 //! | a number, date and so on with a text literal | the literal as a value of the other side's type     |
 //! | a number with any other text              | an error, as in PostgreSQL                             |
@@ -20,9 +23,10 @@
 //! | `IS NOT DISTINCT FROM` of two columns      | equalities without NULLs                               |
 //! | WHERE and HAVING of no boolean            | an error                                               |
 
+use super::bounds::bounded;
 use super::errors::wrap;
 use super::functions::concat::concatenated;
-use super::functions::{arithmetic, convert, trim_padding};
+use super::functions::{arithmetic, convert, is_ours, trim_padding};
 use super::sets;
 use super::types::{column_type_of, mark_of};
 use super::unnest::{has_subquery, refreshed, same_values};
@@ -30,7 +34,7 @@ use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::expr::{Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{Case, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
@@ -49,6 +53,9 @@ const ROUNDS_MAX: usize = 8;
 /// Functions that do not read their arguments as texts, or keep padding on purpose.
 const KEEP_PADDING: [&str; 8] =
     ["octet_length", "convert_to", "coalesce", "nullif", "greatest", "least", "only_row", "trim_padding"];
+
+/// Longer texts are constants that rows share.
+const COPIED_LITERAL_MAX: usize = 1024;
 
 /// Gives the expressions of a plan, and of the subqueries in it, our meaning.
 ///
@@ -75,15 +82,22 @@ fn apply_once(plan: LogicalPlan) -> DfResult<LogicalPlan> {
         let schema = merge_schema(&node.inputs());
         let names = NamePreserver::new(&node);
         let is_window = matches!(node, LogicalPlan::Window(_));
-        let node = node.map_expressions(|expr| {
+        let is_values = matches!(node, LogicalPlan::Values(_));
+        let renamed = |expr: Expr| {
             let name = names.save(&expr);
             let expr = expr.transform_up(|part| match convert::as_written(&part) {
                 // The engine mistakes two windows that turn out to be the same for a common part of their arguments.
                 Some(_) if is_window => Ok(Transformed::no(part)),
                 Some(cast) => Ok(Transformed::yes(cast.clone())),
-                None => rewrite(part, &schema),
+                None if is_values => rewrite(part, &schema),
+                None => rewrite(part, &schema)?.transform_data(|part| Ok(shared_by_rows(part))),
             })?;
             Ok(expr.update_data(|expr| name.restore(expr)))
+        };
+        let node = node.map_expressions(|expr| match expr {
+            // Its members have names, and it has none.
+            Expr::GroupingSet(_) => expr.map_children(renamed),
+            expr => renamed(expr),
         })?;
         let node = node.map_data(LogicalPlan::recompute_schema)?;
         match node.data {
@@ -120,10 +134,13 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
             let (left, right) = (unpadded(*left, schema), unpadded(*right, schema));
-            let is_of_arrays = [&left, &right].iter().any(|side| side.get_type(schema).is_ok_and(|ty| ty.is_nested()));
-            Ok(Transformed::yes(match is_of_arrays {
-                true => binary_expr(left, Operator::StringConcat, right),
-                false => concatenated(left, right),
+            let types = [&left, &right].map(|side| side.get_type(schema).unwrap_or(DataType::Null));
+            Ok(Transformed::yes(match types {
+                types if types.iter().any(DataType::is_nested) => binary_expr(left, Operator::StringConcat, right),
+                types if types.iter().any(DataType::is_string) => {
+                    concatenated(as_text(left, schema), as_text(right, schema))
+                }
+                _ => concatenated(left, right),
             }))
         }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
@@ -155,7 +172,13 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
         }
         Expr::ScalarFunction(ScalarFunction { func, args }) if !KEEP_PADDING.contains(&func.name()) => {
-            let args = args.into_iter().map(|arg| unpadded(arg, schema)).collect();
+            let args = args.into_iter().map(|arg| unpadded(arg, schema));
+            let args = match func.name() {
+                "concat" | "concat_ws" => args.map(|arg| as_text(letter(arg, schema), schema)).collect(),
+                _ => args.collect(),
+            };
+            // The engine's planner has functions of its own.
+            let func = if is_ours(func.name()) { func } else { bounded(&func) };
             let function = Expr::ScalarFunction(ScalarFunction { func, args });
             arithmetic::chosen_again(function, schema).map(|chosen| Transformed::yes(chosen.data))
         }
@@ -226,6 +249,39 @@ fn unpadded(expr: Expr, schema: &DFSchema) -> Expr {
     match field_of(&expr, schema).and_then(|field| mark_of(&field)) {
         Some(ColumnType::Char { .. }) => trim_padding(expr),
         _ => expr,
+    }
+}
+
+/// A value as `CAST(... AS TEXT)` shows it; what can not be one, as it is.
+fn as_text(expr: Expr, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(ty) if !ty.is_string() && !ty.is_null() && !ty.is_nested() && !ty.is_binary() => {
+            let cast = Cast::new(Box::new(expr), DataType::Utf8View);
+            convert::replace(&cast, schema).unwrap_or(Expr::Cast(cast))
+        }
+        _ => expr,
+    }
+}
+
+/// A boolean as the letter that `concat` makes of it.
+fn letter(expr: Expr, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(DataType::Boolean) => {
+            let cases = [(expr.clone().is_true(), "t"), (expr.is_false(), "f")];
+            let cases = cases.map(|(when, then)| (Box::new(when), Box::new(lit(then))));
+            Expr::Case(Case::new(None, cases.to_vec(), None))
+        }
+        _ => expr,
+    }
+}
+
+/// A long text as a constant that rows share, where the engine would copy it for each of them.
+fn shared_by_rows(expr: Expr) -> Transformed<Expr> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), metadata) if text.len() > COPIED_LITERAL_MAX => {
+            Transformed::yes(Expr::Literal(ScalarValue::Utf8View(Some(text)), metadata))
+        }
+        expr => Transformed::no(expr),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
-use super::bounds::Bounded;
+use super::bounds::{bounded, check_constants};
 use super::dates;
 use super::dependencies::{self, PutApart};
 use super::errors::translate;
@@ -12,6 +12,7 @@ use super::join_keys;
 use super::join_order::KeepsConditions;
 use super::meaning;
 use super::memory::QueryPool;
+use super::orders;
 use super::place::WindowsInOrder;
 use super::provider::Names;
 use super::simplify::SimplifiedRightly;
@@ -63,9 +64,18 @@ fn config() -> SessionConfig {
     config
 }
 
-/// Functions of the engine that make an array as long as a number says, at once, in memory that nobody counts. PostgreSQL has
-/// none of them, or as a table.
-const UNBOUNDED: [&str; 4] = ["array_repeat", "array_resize", "generate_series", "range"];
+/// Functions of the engine that make an array as long as a number says, at once, in memory that nobody counts, or constants of
+/// types that rows can not share. PostgreSQL has none of them, or as a table.
+const UNBOUNDED: [&str; 8] = [
+    "array_repeat",
+    "array_resize",
+    "arrow_cast",
+    "arrow_try_cast",
+    "cast_to_type",
+    "generate_series",
+    "range",
+    "try_cast_to_type",
+];
 
 /// The engine's rules, with ours around those that read a plan wrongly.
 fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -125,7 +135,7 @@ impl Session {
         builder = builder.with_optimizer_rules(logical_rules()).with_physical_optimizer_rules(physical_rules());
         let functions = builder.scalar_functions().get_or_insert_default();
         functions.retain(|function| !UNBOUNDED.contains(&function.name()));
-        functions.iter_mut().for_each(|function| *function = Arc::new(Bounded(function.clone()).into()));
+        functions.iter_mut().for_each(|function| *function = bounded(function));
         functions.extend(scalars());
         builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.
@@ -160,8 +170,9 @@ impl Session {
     /// Optimised, for one place.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
         let optimised = self.state.optimize(plan).and_then(dependencies::together);
-        let optimised = optimised.and_then(dates::compared_as_dates);
+        let optimised = optimised.and_then(orders::without_repeats).and_then(dates::compared_as_dates);
         let plan = optimised.and_then(join_keys::as_columns).map_err(translate)?;
+        check_constants(&plan, BATCH_ROWS).map_err(translate)?;
         self.state.query_planner().create_physical_plan(&plan, &self.state).await.map_err(translate)
     }
 

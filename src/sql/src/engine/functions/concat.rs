@@ -2,7 +2,7 @@
 
 use super::{Function, call, each_row, is_text, nullable, text, wrong_types};
 use crate::engine::bounds::Texts;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray};
 use datafusion::arrow::compute::{can_cast_types, cast};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::error::Result as DfResult;
@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, Operator, ReturnFieldArgs, ScalarFunctionAr
 use std::sync::{Arc, LazyLock};
 
 static OPERATOR: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Function::new("concatenate", operands, as_operands, concatenate).udf());
+    LazyLock::new(|| Function::new("concatenate", operands, as_operands, concatenate).operator("||").udf());
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
@@ -37,13 +37,17 @@ fn operands(types: &[DataType]) -> DfResult<Vec<DataType>> {
     let [first, others @ ..] = types else { return wrong_types("||") };
     let mut all = first.clone();
     for ty in others {
-        all = BinaryTypeCoercer::new(&all, &Operator::StringConcat, ty).get_result_type()?;
+        match BinaryTypeCoercer::new(&all, &Operator::StringConcat, ty).get_result_type() {
+            Ok(ty) => all = ty,
+            Err(_) => return wrong_types("||"),
+        }
     }
     Ok(vec![all; types.len()])
 }
 
 fn as_operands(args: &ReturnFieldArgs<'_>) -> DfResult<Field> {
-    Ok(nullable(args.arg_fields.first().map_or(DataType::Utf8View, |field| field.data_type().clone())))
+    let ty = args.arg_fields.first().map_or(DataType::Utf8View, |field| field.data_type().clone());
+    Ok(nullable(ty).with_nullable(args.arg_fields.iter().any(|field| field.is_nullable())))
 }
 
 fn as_texts(types: &[DataType], name: &str, required: usize) -> DfResult<Vec<DataType>> {
@@ -56,6 +60,9 @@ fn as_texts(types: &[DataType], name: &str, required: usize) -> DfResult<Vec<Dat
 
 /// NULL where anything is.
 fn concatenate(args: &[ArrayRef], call: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
+    if call.return_field.data_type().is_binary() {
+        return concatenate_bytes(args, call);
+    }
     let args = args.iter().map(|arg| cast(arg, &DataType::Utf8View)).collect::<Result<Vec<_>, _>>()?;
     let parts: Vec<_> = args.iter().map(|arg| arg.as_string_view()).collect();
     let mut made = String::new();
@@ -66,6 +73,16 @@ fn concatenate(args: &[ArrayRef], call: &ScalarFunctionArgs) -> DfResult<ArrayRe
         Ok(())
     })?;
     Ok(cast(&all, call.return_field.data_type())?)
+}
+
+fn concatenate_bytes(args: &[ArrayRef], call: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
+    let args = args.iter().map(|arg| cast(arg, &DataType::BinaryView)).collect::<Result<Vec<_>, _>>()?;
+    let parts: Vec<_> = args.iter().map(|arg| arg.as_binary_view()).collect();
+    let all = (0..args[0].len()).map(|row| {
+        let is_valid = parts.iter().all(|part| part.is_valid(row));
+        is_valid.then(|| parts.iter().flat_map(|part| part.value(row)).copied().collect::<Vec<u8>>())
+    });
+    Ok(cast(&all.collect::<BinaryViewArray>(), call.return_field.data_type())?)
 }
 
 /// NULLs are nothing.

@@ -26,8 +26,9 @@ use datafusion::logical_expr::{
 };
 use model::{Code, Error};
 pub use rows::{only_row, several_rows};
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 pub use temporal::interval_text;
 use temporal::{date_part, plan as plan_temporal};
 pub use texts::trim_padding;
@@ -39,6 +40,8 @@ pub struct Function {
     returns: fn(&ReturnFieldArgs<'_>) -> DfResult<Field>,
     run: fn(&[ArrayRef], &ScalarFunctionArgs) -> DfResult<ArrayRef>,
     signature: Signature,
+    /// Of the operator that it stands for.
+    sign: Option<&'static str>,
 }
 
 impl Function {
@@ -48,7 +51,12 @@ impl Function {
         returns: fn(&ReturnFieldArgs<'_>) -> DfResult<Field>,
         run: fn(&[ArrayRef], &ScalarFunctionArgs) -> DfResult<ArrayRef>,
     ) -> Self {
-        Self { name, coerce, returns, run, signature: Signature::user_defined(Volatility::Immutable) }
+        Self { name, coerce, returns, run, signature: Signature::user_defined(Volatility::Immutable), sign: None }
+    }
+
+    /// A function that stands for an operator, and is NULL where one of its sides is.
+    fn operator(self, sign: &'static str) -> Self {
+        Self { sign: Some(sign), ..self }
     }
 
     pub fn udf(self) -> Arc<ScalarUDF> {
@@ -81,8 +89,21 @@ impl ScalarUDFImpl for Function {
         self.name
     }
 
+    /// An operator's own: names of columns must not change when it becomes a function.
+    fn schema_name(&self, args: &[Expr]) -> DfResult<String> {
+        let names: Vec<String> = args.iter().map(|arg| arg.schema_name().to_string()).collect();
+        Ok(match self.sign {
+            Some(sign) => names.join(&format!(" {sign} ")),
+            None => format!("{}({})", self.name, names.join(",")),
+        })
+    }
+
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn is_strict(&self) -> bool {
+        self.sign.is_some()
     }
 
     fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
@@ -103,7 +124,7 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && !args.args.is_empty();
         let rows = if is_constant { 1 } else { args.number_rows };
-        check_bounds(&args)?;
+        check_bounds(self.name, &args)?;
         let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
         let result = (self.run)(&arrays, &args)?;
         if is_constant {
@@ -128,6 +149,13 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         rows::functions(),
     ]
     .concat()
+}
+
+/// Whether a scalar function is one of ours.
+pub fn is_ours(name: &str) -> bool {
+    static NAMES: LazyLock<HashSet<String>> =
+        LazyLock::new(|| scalars().iter().map(|function| function.name().to_owned()).collect());
+    NAMES.contains(name)
 }
 
 /// All aggregates, for the session to know.

@@ -9,6 +9,8 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{ScalarFunctionArgs, ScalarUDF};
 use model::{Code, Error};
 use regex::{Captures, Regex, RegexBuilder};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
@@ -28,23 +30,24 @@ enum Part<'a> {
     Group(usize),
 }
 
-/// A replacement's parts. A backslash before anything else is itself.
-fn parts(mut replacement: &str) -> Vec<Part<'_>> {
-    let mut parts = Vec::new();
-    while let Some(at) = replacement.find('\\') {
-        let (before, rest) = replacement.split_at(at);
-        parts.push(Part::Text(before));
-        let (part, taken) = match rest.as_bytes().get(1) {
-            Some(b'&') => (Part::Group(0), 2),
-            Some(digit @ b'0'..=b'9') => (Part::Group(usize::from(digit - b'0')), 2),
-            Some(b'\\') => (Part::Text("\\"), 2),
-            _ => (Part::Text("\\"), 1),
+/// A replacement's parts, as they are asked for. A backslash before anything else is itself.
+fn parts(replacement: &str) -> impl Iterator<Item = Part<'_>> {
+    let mut left = replacement;
+    std::iter::from_fn(move || {
+        let (part, taken) = match left.as_bytes() {
+            [] => return None,
+            [b'\\', b'&', ..] => (Part::Group(0), 2),
+            [b'\\', digit @ b'1'..=b'9', ..] => (Part::Group(usize::from(digit - b'0')), 2),
+            [b'\\', b'\\', ..] => (Part::Text("\\"), 2),
+            [b'\\', ..] => (Part::Text("\\"), 1),
+            _ => {
+                let end = left.find('\\').unwrap_or(left.len());
+                (Part::Text(&left[..end]), end)
+            }
         };
-        parts.push(part);
-        replacement = &rest[taken..];
-    }
-    parts.push(Part::Text(replacement));
-    parts
+        left = &left[taken..];
+        Some(part)
+    })
 }
 
 /// The part's text in a match: that of a group that took no part is empty.
@@ -55,43 +58,47 @@ fn shown<'a>(part: &Part<'a>, captures: &Captures<'a>) -> &'a str {
     }
 }
 
-/// A regular expression in use, and whether all its matches are replaced. That of the row before is kept.
-struct Pattern<'a> {
-    pattern: &'a str,
-    flags: &'a str,
+/// A regular expression with its flags, and whether all its matches are replaced.
+struct Pattern {
     regex: Regex,
     is_global: bool,
 }
 
-impl<'a> Pattern<'a> {
+impl Pattern {
     /// Errors: `InvalidStatement`.
-    fn new(pattern: &'a str, flags: &'a str) -> DfResult<Self> {
+    fn new(pattern: &str, flags: &str) -> DfResult<Self> {
         let unreadable = || Error::new(Code::InvalidStatement, "a regular expression, or its flags, can not be read");
         let (mut builder, mut is_global) = (RegexBuilder::new(pattern), false);
         for flag in flags.chars() {
             match flag {
                 'g' => is_global = true,
+                'c' => drop(builder.case_insensitive(false)),
                 'i' => drop(builder.case_insensitive(true)),
-                'm' => drop(builder.multi_line(true)),
+                'm' | 'n' => drop(builder.multi_line(true)),
                 's' => drop(builder.dot_matches_new_line(true)),
                 'x' => drop(builder.ignore_whitespace(true)),
                 _ => return Err(wrap(unreadable())),
             }
         }
         let regex = builder.build().map_err(|_| wrap(unreadable()))?;
-        Ok(Self { pattern, flags, regex, is_global })
+        Ok(Self { regex, is_global })
     }
 
     fn replace(&self, text: &str, replacement: &str, texts: &mut Texts) -> DfResult<()> {
-        let parts = parts(replacement);
-        let (mut made, mut copied) = (String::new(), 0);
+        let (mut made, mut copied, mut at) = (String::new(), 0, 0);
         texts.reserve(text.len())?;
-        for captures in self.regex.captures_iter(text).take(if self.is_global { usize::MAX } else { 1 }) {
+        while let Some(captures) = self.regex.captures_at(text, at) {
             let whole = captures.get_match();
-            texts.reserve(parts.iter().map(|part| shown(part, &captures).len()).sum())?;
+            texts.reserve(parts(replacement).map(|part| shown(&part, &captures).len()).sum())?;
             made.push_str(&text[copied..whole.start()]);
-            made.extend(parts.iter().map(|part| shown(part, &captures)));
+            made.extend(parts(replacement).map(|part| shown(&part, &captures)));
             copied = whole.end();
+            // After a match of nothing, the next one begins a character later.
+            let next = text[copied..].chars().next().filter(|_| whole.is_empty()).map_or(0, char::len_utf8);
+            at = copied + next;
+            if !self.is_global || whole.is_empty() && next == 0 {
+                break;
+            }
         }
         made.push_str(&text[copied..]);
         texts.made.append_value(made);
@@ -99,17 +106,23 @@ impl<'a> Pattern<'a> {
     }
 }
 
+/// How many regular expressions of a batch are kept.
+const KEPT_MAX: usize = 64;
+
 fn regexp_replace(args: &[ArrayRef], _: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
     let columns: Vec<_> = args.iter().map(|arg| arg.as_string_view()).collect();
-    let mut kept: Option<Pattern<'_>> = None;
+    let mut kept: HashMap<(&str, &str), Pattern> = HashMap::new();
     each_row(args, |row, texts| {
         let [text, pattern, replacement] = [0, 1, 2].map(|at| columns[at].value(row));
         let flags = columns.get(3).map_or("", |flags| flags.value(row));
-        let used = match kept.take() {
-            Some(before) if (before.pattern, before.flags) == (pattern, flags) => before,
-            _ => Pattern::new(pattern, flags)?,
+        if kept.len() == KEPT_MAX && !kept.contains_key(&(pattern, flags)) {
+            kept.clear();
+        }
+        let used = match kept.entry((pattern, flags)) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(new) => new.insert(Pattern::new(pattern, flags)?),
         };
-        kept.insert(used).replace(text, replacement, texts)
+        used.replace(text, replacement, texts)
     })
 }
 
@@ -131,7 +144,10 @@ mod tests {
         assert_eq!(replaced("ab", "b", r"<\&>", "").unwrap(), "a<b>");
         assert_eq!(replaced("ab", "b", r"\\1\", "").unwrap(), r"a\1\");
         assert_eq!(replaced("ab", "b", r"\9$1", "").unwrap(), "a$1");
+        assert_eq!(replaced("ab", "b", r"\0", "").unwrap(), r"a\0");
         assert_eq!(replaced("ab", "", "-", "g").unwrap(), "-a-b-");
+        assert_eq!(replaced("abc", "b*", "-", "g").unwrap(), "-a--c-");
+        assert_eq!(replaced("éa", "x*", "-", "g").unwrap(), "-é-a-");
         assert_eq!(replaced("AB", "b", "x", "i").unwrap(), "Ax");
         assert!(replaced("a", "a", "", "q").is_err());
     }

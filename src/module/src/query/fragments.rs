@@ -140,7 +140,8 @@ impl RemoteFrames {
     async fn ask(&mut self, door: &'static str, args: Vec<u8>) -> Result<()> {
         let (address, deadline) = (self.address.clone(), self.deadline);
         let answer = bridge::on_tx_fiber(move || {
-            node::get()?.call(&address, door, &args, Deadline::at(deadline)).map_err(CallError::for_read)
+            let answer = node::get()?.call(&address, door, &args, Deadline::at(deadline));
+            answer.map_err(|error| not_answered(&address, error))
         })
         .await?;
         let mut reader = Reader::new(&answer);
@@ -150,6 +151,15 @@ impl RemoteFrames {
             self.ready.push_back(reader.bin()?.to_vec());
         }
         Ok(())
+    }
+}
+
+/// Who asked is ready: a storage that is not, because it has just come up, is one that can not be reached yet.
+fn not_answered(address: &Address, error: CallError) -> Error {
+    let error = error.for_read();
+    match error.code {
+        Code::NotReady => Error::new(Code::Unreachable, format!("{address} is starting: {}", error.message)),
+        _ => error,
     }
 }
 

@@ -130,10 +130,13 @@ pub fn check_constants(plan: &LogicalPlan, rows_max: usize) -> DfResult<()> {
     plan.apply(|node| {
         let LogicalPlan::Projection(projection) = node else { return Ok(TreeNodeRecursion::Continue) };
         let rows = projection.input.max_rows().map_or(rows_max, |rows| rows.min(rows_max));
-        for expr in &projection.expr {
-            match expr.clone().unalias() {
+        for mut expr in &projection.expr {
+            while let Expr::Alias(alias) = expr {
+                expr = &alias.expr;
+            }
+            match expr {
                 Expr::Literal(value, _) if value.data_type().is_nested() => {
-                    within_bounds(size_of_scalar(&value)?.times(rows).total())?;
+                    within_bounds(size_of_scalar(value)?.times(rows).total())?;
                 }
                 _ => {}
             }
@@ -193,9 +196,13 @@ pub fn rows_to_copy(batch: &RecordBatch) -> usize {
 }
 
 fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {
-    match value {
-        ScalarValue::Utf8View(Some(text)) => Ok(Size { bytes: text.len(), longest: text.len(), elements: 0 }),
-        value => Ok(size_of(&value.to_array()?)),
+    match value.try_as_str() {
+        Some(text) => {
+            let length = text.map_or(0, str::len);
+            Ok(Size { bytes: length, longest: length, elements: 0 })
+        }
+        None if value.data_type().is_primitive() => Ok(Size::default()),
+        None => Ok(size_of(&value.to_array()?)),
     }
 }
 

@@ -148,14 +148,14 @@ pub fn check_constants(plan: &LogicalPlan, rows_max: usize) -> DfResult<()> {
 
 /// Of values: the bytes of all texts, the longest text outside of lists, and the number of elements of lists.
 #[derive(Clone, Copy, Default)]
-struct Size {
+pub struct Size {
     bytes: usize,
     longest: usize,
     elements: usize,
 }
 
 impl Size {
-    fn total(self) -> usize {
+    pub fn total(self) -> usize {
         self.bytes.saturating_add(self.elements.saturating_mul(ELEMENT_BYTES))
     }
 
@@ -173,29 +173,35 @@ pub fn text_bytes(batch: &RecordBatch) -> usize {
 /// How many of a batch's rows go where texts that rows share, as those of a literal, are copied for each of them: so many
 /// that their texts have some megabytes.
 pub fn rows_to_copy(batch: &RecordBatch) -> usize {
+    portion(batch, 0)
+}
+
+/// The same where each row is given so many bytes more.
+pub fn portion(batch: &RecordBatch, more: usize) -> usize {
     let rows = batch.num_rows();
-    if text_bytes(batch) <= COPIED_BYTES {
+    if text_bytes(batch).saturating_add(more.saturating_mul(rows)) <= COPIED_BYTES {
         return rows;
     }
-    let mut lengths = vec![0_usize; rows];
+    let mut lengths = vec![more; rows];
+    let mut add = |at: usize, length: usize| lengths[at] = lengths[at].saturating_add(length);
     for column in batch.columns() {
         match column.as_string_view_opt() {
-            Some(texts) => lengths.iter_mut().zip(texts.lengths()).for_each(|(all, length)| *all += length as usize),
+            Some(texts) => texts.lengths().enumerate().for_each(|(at, length)| add(at, length as usize)),
             None => {
                 let each = size_of(column).bytes / rows;
-                lengths.iter_mut().for_each(|all| *all += each);
+                (0..rows).for_each(|at| add(at, each));
             }
         }
     }
-    let mut bytes = 0;
+    let mut bytes = 0_usize;
     let fit = lengths.iter().take_while(|length| {
-        bytes += **length;
+        bytes = bytes.saturating_add(**length);
         bytes <= COPIED_BYTES
     });
     fit.count().max(1)
 }
 
-fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {
+pub fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {
     match value.try_as_str() {
         Some(text) => {
             let length = text.map_or(0, str::len);

@@ -6,6 +6,7 @@ use super::errors::{translate, wrap};
 use super::frames::{Encoder, Request, error_frame, unship};
 use super::lookups;
 use super::moments::SharedMoments;
+use super::portions;
 use super::site::{Site, at_site};
 use super::watch;
 use crate::cluster::{Cluster, Frames};
@@ -57,6 +58,11 @@ pub async fn site_of(cluster: Arc<dyn Cluster>, request: &Request, stop: Stop) -
     })
 }
 
+/// A fragment's plan as it runs at a site.
+pub fn fragment_here(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn ExecutionPlan>> {
+    watch::joins(portions::fed(lookups::prepare(plan, site)?)?, site)
+}
+
 /// The rows of a fragment as frames. Dropping it closes its scans. Ends with an end frame or an error frame.
 pub struct FrameStream {
     /// None once the last frame is out.
@@ -79,7 +85,7 @@ impl FrameStream {
     pub fn start(plan: &[u8], context: Arc<TaskContext>, site: &Site) -> Result<Self> {
         let start = || -> DfResult<Running> {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
-            let plan = watch::joins(lookups::prepare(plan, site)?, site)?;
+            let plan = fragment_here(plan, site)?;
             let context = at_site(&context, site.at_moment(&plan));
             let rows = execute_stream(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;

@@ -7,11 +7,9 @@
 
 use super::bounds::text_bytes;
 use super::errors::wrap;
-use super::fragment::plan_bytes;
+use super::fragment::{fragment_here, plan_bytes};
 use super::frames::{Frame, FrameDecoder, Request, Summary, ship, unship};
-use super::lookups;
 use super::site::{Site, at_site};
-use super::watch;
 use crate::cluster::BucketRange;
 use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -33,7 +31,8 @@ use datafusion::physical_plan::sorts::streaming_merge::StreamingMergeBuilder;
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, execute_stream,
 };
 use futures::{StreamExt, TryStreamExt};
 use model::msgpack::{Reader, write_array_len, write_bin, write_bool, write_uint};
@@ -48,6 +47,27 @@ use tokio::sync::mpsc::Sender;
 const BATCHES_WAITING_MAX: usize = 2;
 /// Bytes of rows that are sent along with a fragment.
 const SHIPPED_BYTES_MAX: usize = 32 << 20;
+
+/// Changes the nodes of a plan that run here, from below: those of a gather's fragment run at other places.
+pub fn change_here(
+    plan: Arc<dyn ExecutionPlan>,
+    change: &mut dyn FnMut(Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let elsewhere = usize::from(plan.is::<GatherExec>());
+    let below = plan.children().into_iter().cloned().enumerate();
+    let children: Vec<Arc<dyn ExecutionPlan>> = below
+        .map(|(at, child)| if at < elsewhere { Ok(child) } else { change_here(child, change) })
+        .collect::<DfResult<_>>()?;
+    let is_same = plan.children().iter().zip(&children).all(|(old, new)| Arc::ptr_eq(old, new));
+    change(if is_same { plan } else { with_children(&plan, children)? })
+}
+
+pub fn with_children(
+    node: &Arc<dyn ExecutionPlan>,
+    children: Vec<Arc<dyn ExecutionPlan>>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    node.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+}
 
 /// A replicaset that a fragment runs at, and the buckets of each scan there.
 #[derive(Clone, Debug, PartialEq)]
@@ -218,7 +238,7 @@ impl GatherExec {
             Some(_) => (context.clone(), self.fragment.clone()),
             None => {
                 let here = site.for_fragment(target.buckets.clone(), shipped);
-                let fragment = watch::joins(lookups::prepare(self.fragment.clone(), &here)?, &here)?;
+                let fragment = fragment_here(self.fragment.clone(), &here)?;
                 (at_site(context, here.at_moment(&fragment)), fragment)
             }
         };

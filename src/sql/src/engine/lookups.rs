@@ -6,7 +6,7 @@
 //! few: few beside the rows that a scan would read, and few rows a key, which it finds out by looking up some of them.
 //! The join itself stays as it is, so more rows than needed do no harm.
 
-use super::gather::GatherExec;
+use super::gather::{GatherExec, with_children};
 use super::hiding::HidingExec;
 use super::ranges::{self, Access, bucket_of_range, index_columns};
 use super::scan::ScanExec;
@@ -25,9 +25,7 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use model::{ColumnType, Distribution, Table, Value};
 use std::cmp::Ordering;
@@ -179,13 +177,6 @@ fn looked_up(node: &Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Option<Arc<
     let Some((right, keys)) = by_keys(join.right(), pairs.collect(), site)? else { return Ok(None) };
     let left = Arc::new(TapExec { input: join.left().clone(), keys });
     with_children(node, vec![left, right]).map(Some)
-}
-
-fn with_children(
-    node: &Arc<dyn ExecutionPlan>,
-    children: Vec<Arc<dyn ExecutionPlan>>,
-) -> DfResult<Arc<dyn ExecutionPlan>> {
-    node.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
 }
 
 fn column_of(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {

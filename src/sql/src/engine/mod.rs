@@ -31,6 +31,7 @@ mod moments;
 mod names;
 mod orders;
 mod place;
+mod portions;
 mod provider;
 mod ranges;
 mod scan;
@@ -298,24 +299,25 @@ impl Engine {
         place::place(plan, &*running.site.schema, options).map_err(translate)
     }
 
-    /// The plan to be run, whose joins end when the query does.
-    async fn watched(
+    /// The plan to be run: its joins end when the query does, and what it copies comes in portions.
+    async fn runnable(
         &self,
         running: &Running,
         logical: &LogicalPlan,
         options: PlaceOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        watch::joins(self.physical(running, logical, options).await?, &running.site).map_err(translate)
+        let plan = portions::fed(self.physical(running, logical, options).await?).map_err(translate)?;
+        watch::joins(plan, &running.site).map_err(translate)
     }
 
     /// Runs a plan; once more without sending rows along, when these were many after all.
     async fn execute(&self, running: &Running, logical: &LogicalPlan) -> Result<(Rows, Arc<dyn ExecutionPlan>)> {
-        let plan = self.watched(running, logical, PlaceOptions { ship: true }).await?;
+        let plan = self.runnable(running, logical, PlaceOptions { ship: true }).await?;
         match self.collect(running, plan.clone()).await {
             Err(_) if running.site.shipping_failed.swap(false, Ordering::Relaxed) => {}
             result => return result.map(|rows| (rows, plan)),
         }
-        let plan = self.watched(running, logical, PlaceOptions { ship: false }).await?;
+        let plan = self.runnable(running, logical, PlaceOptions { ship: false }).await?;
         self.collect(running, plan.clone()).await.map(|rows| (rows, plan))
     }
 

@@ -3,7 +3,7 @@
 use super::types::shown_type;
 use crate::front::parse::fold;
 use datafusion::arrow::datatypes::Schema;
-use sqlparser::ast::{Expr, Query, SelectItem, SetExpr};
+use sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr};
 
 /// Names and types of a query's columns.
 pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
@@ -13,29 +13,40 @@ pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
     fields.map(|(at, field)| (name((at, field.name())), shown_type(field))).collect()
 }
 
+/// The names that a query's columns are shown by; None when its text does not say them all.
+pub fn of_outputs(body: &SetExpr) -> Option<Vec<String>> {
+    first_select(body)?.projection.iter().map(item_name).collect()
+}
+
+/// Whose columns a query shows: of a set operation, those of its first operand.
+pub fn first_select(body: &SetExpr) -> Option<&Select> {
+    match body {
+        SetExpr::Query(query) => first_select(&query.body),
+        SetExpr::SetOperation { left, .. } => first_select(left),
+        SetExpr::Select(select) => Some(select),
+        _ => None,
+    }
+}
+
 /// For each column the name that its text gives it; None where the engine's own is right.
 fn written(body: &SetExpr, count: usize) -> Vec<Option<String>> {
-    match body {
-        SetExpr::Query(query) => written(&query.body, count),
-        SetExpr::SetOperation { left, .. } => written(left, count),
-        SetExpr::Select(select) => {
-            let is_wild =
-                |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
-            let wild = select.projection.iter().filter(is_wild).count();
-            // One wildcard stands for all columns that no other item names.
-            let hidden = (count + wild).saturating_sub(select.projection.len());
-            if wild > 1 {
-                return Vec::new();
-            }
-            let names = |item: &SelectItem| match item {
-                SelectItem::UnnamedExpr(expr) => vec![expr_name(expr)],
-                SelectItem::ExprWithAlias { alias, .. } => vec![Some(fold(alias).text)],
-                item if is_wild(&item) => vec![None; hidden],
-                _ => vec![None],
-            };
-            select.projection.iter().flat_map(names).collect()
-        }
-        _ => Vec::new(),
+    let Some(select) = first_select(body) else { return Vec::new() };
+    let is_wild = |item: &&SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let wild = select.projection.iter().filter(is_wild).count();
+    // One wildcard stands for all columns that no other item names.
+    let hidden = (count + wild).saturating_sub(select.projection.len());
+    if wild > 1 {
+        return Vec::new();
+    }
+    let names = |item: &SelectItem| if is_wild(&item) { vec![None; hidden] } else { vec![item_name(item)] };
+    select.projection.iter().flat_map(names).collect()
+}
+
+fn item_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(expr) => expr_name(expr),
+        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias).text),
+        _ => None,
     }
 }
 

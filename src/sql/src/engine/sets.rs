@@ -21,9 +21,15 @@ const OCCURRENCE: &str = "__occurrence";
 
 /// UNION with columns that mean the same, are of the same type and have the same names in all its inputs.
 ///
-/// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare.
+/// Errors: `WrongType` for a text beside a number, and for kinds of values that do not compare; `NoSuchColumn` where ORDER BY
+/// names what only one input has, which the planner adds to that one.
 pub fn united(union: Union) -> DfResult<Union> {
     let width = union.schema.fields().len();
+    if let Some(input) = union.inputs.iter().find(|input| input.schema().fields().len() != width) {
+        let added = input.schema().fields().last().map_or("", |field| field.name());
+        let error = Error::new(Code::NoSuchColumn, format!("column \"{added}\" does not exist"));
+        return Err(wrap(error.with_hint("ORDER BY of a set operation goes by the columns of its result")));
+    }
     let mut mixed = vec![false; width];
     let mut types = Vec::with_capacity(width);
     for (at, is_mixed) in mixed.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 //! it is TRUE.
 
 use super::errors::wrap;
-use super::gather::GatherExec;
+use super::gather::change_here;
 use super::site::Site;
 use crate::stop::Stop;
 use datafusion::arrow::array::BooleanArray;
@@ -15,9 +15,9 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::lit;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder};
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use model::{Code, Error};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -26,36 +26,25 @@ use std::time::Instant;
 
 /// The plan, with its joins watched that run at this site: those of a gather's fragment run at others.
 pub fn joins(plan: Arc<dyn ExecutionPlan>, site: &Site) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let elsewhere = usize::from(plan.is::<GatherExec>());
-    let below = plan.children().into_iter().cloned().enumerate();
-    let children: Vec<Arc<dyn ExecutionPlan>> = below
-        .map(|(at, child)| if at < elsewhere { Ok(child) } else { joins(child, site) })
-        .collect::<DfResult<_>>()?;
-    let is_same = plan.children().iter().zip(&children).all(|(old, new)| Arc::ptr_eq(old, new));
-    let plan = match is_same {
-        true => plan,
-        false => {
-            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            plan.replace_children(children, options)?
+    change_here(plan, &mut |node| {
+        if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+            // Pairs that come out are a batch soon.
+            if join.filter().is_none() && shows_pairs(*join.join_type()) {
+                return Ok(node);
+            }
+            let anything = || JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));
+            let filter = join.filter().cloned().unwrap_or_else(anything);
+            return join.builder().with_filter(Some(watched(&filter, site))).build_exec();
         }
-    };
-    if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-        // Pairs that come out are a batch soon.
-        if join.filter().is_none() && shows_pairs(*join.join_type()) {
-            return Ok(plan);
+        if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>()
+            && let Some(filter) = join.filter()
+        {
+            let builder = NestedLoopJoinExecBuilder::new(join.left().clone(), join.right().clone(), *join.join_type());
+            let builder = builder.with_projection_ref(join.projection().clone());
+            return Ok(Arc::new(builder.with_filter(Some(watched(filter, site))).build()?));
         }
-        let anything = || JoinFilter::new(lit(true), Vec::new(), Arc::new(Schema::empty()));
-        let filter = join.filter().cloned().unwrap_or_else(anything);
-        return join.builder().with_filter(Some(watched(&filter, site))).build_exec();
-    }
-    if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>()
-        && let Some(filter) = join.filter()
-    {
-        let builder = NestedLoopJoinExecBuilder::new(join.left().clone(), join.right().clone(), *join.join_type());
-        let builder = builder.with_projection_ref(join.projection().clone());
-        return Ok(Arc::new(builder.with_filter(Some(watched(filter, site))).build()?));
-    }
-    Ok(plan)
+        Ok(node)
+    })
 }
 
 fn shows_pairs(kind: JoinType) -> bool {

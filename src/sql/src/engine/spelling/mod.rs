@@ -22,6 +22,7 @@
 
 mod interval;
 mod joins;
+mod order_by;
 mod wildcards;
 
 use crate::cluster::Schema;
@@ -69,9 +70,7 @@ impl walk::Change for Speller<'_> {
             names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
         }
         self.tables_of_with.push(names);
-        bare_order(query);
-        self.order_by_hidden(query)?;
-        self.order_by_common(query)
+        self.order_by(query)
     }
 
     fn leave_query(&mut self, _: &mut Query) -> Result<()> {
@@ -129,61 +128,6 @@ impl Speller<'_> {
     /// Whether a WITH around gives the name to something.
     fn is_defined(&self, name: &str) -> bool {
         self.tables_of_with.iter().flatten().any(|known| known == name)
-    }
-
-    /// Has ORDER BY say what a common column stands for; a name by itself is that of a column of the result, if there is one.
-    fn order_by_common(&self, query: &mut Query) -> Result<()> {
-        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &*query.body) else { return Ok(()) };
-        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
-        let common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
-        for ast::OrderByExpr { expr, .. } in sorts {
-            let is_result = |name: &Ident| select.projection.iter().any(|item| shows(item, &fold(name).text));
-            if !matches!(expr, Expr::Identifier(name) if is_result(name)) {
-                joins::write_whole(expr, common.clone())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// In an expression of ORDER BY a name is that of a table's column, also when a column of the result has it; the planner
-    /// takes it for the result's. That one gets another name then, in the outermost query, where `names` names results.
-    fn order_by_hidden(&mut self, query: &mut Query) -> Result<()> {
-        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &mut *query.body) else { return Ok(()) };
-        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
-        // Above groups and DISTINCT only what they show is there.
-        let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
-        let is_named_whole = select.projection.iter().filter(|item| is_wild(item)).count() < 2;
-        if is_grouped || select.distinct.is_some() || !is_named_whole || self.tables_of_with.len() > 1 {
-            return Ok(());
-        }
-        for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.is_defined(name)) {
-            let items = select.projection.iter_mut();
-            let aliases: Vec<&mut Ident> = items
-                .filter_map(|item| match item {
-                    SelectItem::ExprWithAlias { alias, .. } if fold(alias).text == name => Some(alias),
-                    _ => None,
-                })
-                .collect();
-            if aliases.is_empty() {
-                continue;
-            }
-            let mut is_used = false;
-            let (alone, computed): (Vec<_>, Vec<_>) =
-                sorts.iter_mut().map(|sort| &mut sort.expr).partition(|expr| matches!(expr, Expr::Identifier(_)));
-            for expr in computed {
-                let before = expr.clone();
-                joins::write_whole(expr, vec![(name.clone(), column.clone())])?;
-                is_used |= *expr != before;
-            }
-            if is_used {
-                self.names += 1;
-                let other = Ident::new(format!("__again_{}", self.names));
-                let is_result = |expr: &&mut Expr| matches!(expr, Expr::Identifier(alone) if fold(alone).text == name);
-                alone.into_iter().filter(is_result).for_each(|expr| *expr = Expr::Identifier(other.clone()));
-                aliases.into_iter().for_each(|alias| *alias = other.clone());
-            }
-        }
-        Ok(())
     }
 
     /// The planner takes no two columns of one name; users may have them. Results are named by `names`.
@@ -370,30 +314,6 @@ fn named_alone(item: &SelectItem) -> Option<String> {
 
 fn is_wild(item: &SelectItem) -> bool {
     matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..))
-}
-
-/// Takes the parentheses around whole sort keys away: a name in them is a name by itself.
-fn bare_order(query: &mut Query) {
-    let Some(order_by) = &mut query.order_by else { return };
-    let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return };
-    for sort in sorts {
-        while let Expr::Nested(inner) = &mut sort.expr {
-            sort.expr = std::mem::replace(&mut **inner, null());
-        }
-    }
-}
-
-/// Whether a column of the result has, or may have, this name.
-fn shows(item: &SelectItem, name: &str) -> bool {
-    match item {
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => {
-            names.last().is_some_and(|last| fold(last).text == name)
-        }
-        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => {
-            named_alone(item).is_some_and(|alone| alone == name)
-        }
-        _ => true,
-    }
 }
 
 fn null() -> Expr {

@@ -1,0 +1,158 @@
+//! Rows that share a long text go a few at a time to nodes that copy what they keep: aggregates and sorts. What these keep is
+//! counted after each batch, and a batch of rows that are short by themselves may be terabytes once each has its own copy.
+
+use super::bounds::{portion, size_of_scalar};
+use super::gather::{GatherExec, change_here, with_children};
+use super::hiding::HidingExec;
+use super::lookups::TapExec;
+use super::scan::ScanExec;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as DfResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::StreamExt;
+use futures::stream::iter;
+use std::fmt;
+use std::sync::Arc;
+
+/// Constants of so many bytes do not matter, also when each row of a batch has its own copy.
+const SHORT_BYTES: usize = 1 << 10;
+
+/// The plan, with portions where they are needed, of what runs here.
+pub fn fed(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    change_here(plan, &mut |node| {
+        if !node.is::<AggregateExec>() && !node.is::<SortExec>() {
+            return Ok(node);
+        }
+        let Some(input) = node.children().first().copied().cloned() else { return Ok(node) };
+        let constants = constants_of(&*node)?;
+        if constants <= SHORT_BYTES && !may_share(&*input)? {
+            return Ok(node);
+        }
+        with_children(&node, vec![Arc::new(PortionsExec { input, constants })])
+    })
+}
+
+/// The bytes of the constants in a node's expressions.
+fn constants_of(node: &dyn ExecutionPlan) -> DfResult<usize> {
+    let mut bytes = 0_usize;
+    node.apply_expressions(&mut |root| {
+        root.apply(|part| {
+            if let Some(literal) = part.downcast_ref::<Literal>() {
+                bytes = bytes.saturating_add(size_of_scalar(literal.value())?.total());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(bytes)
+}
+
+/// Whether rows of a node may have a long text in common.
+fn may_share(node: &dyn ExecutionPlan) -> DfResult<bool> {
+    let schema = node.schema();
+    let is_long = |ty: &DataType| ty.is_string() || ty.is_binary() || ty.is_nested();
+    if !schema.fields().iter().any(|field| is_long(field.data_type())) {
+        return Ok(false);
+    }
+    // Each row of these has its own.
+    if node.is::<ScanExec>() || node.is::<AggregateExec>() {
+        return Ok(false);
+    }
+    let passes = node.is::<FilterExec>()
+        || node.is::<CooperativeExec>()
+        || node.is::<CoalescePartitionsExec>()
+        || node.is::<RepartitionExec>()
+        || node.is::<SortExec>()
+        || node.is::<UnionExec>()
+        || node.is::<GatherExec>()
+        || node.is::<HidingExec>()
+        || node.is::<TapExec>();
+    if !passes && !(node.is::<ProjectionExec>() && constants_of(node)? <= SHORT_BYTES) {
+        return Ok(true);
+    }
+    node.children().into_iter().try_fold(false, |shares, child| Ok(shares || may_share(&**child)?))
+}
+
+/// Passes rows on, so many at a time that copies of their texts have some megabytes.
+#[derive(Debug)]
+struct PortionsExec {
+    input: Arc<dyn ExecutionPlan>,
+    /// The bytes of what each row is given above.
+    constants: usize,
+}
+
+impl DisplayAs for PortionsExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl ExecutionPlan for PortionsExec {
+    fn name(&self) -> &str {
+        "PortionsExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let input = children.pop().unwrap_or_else(|| self.input.clone());
+        Ok(Arc::new(Self { input, constants: self.constants }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let constants = self.constants;
+        let portions = self.input.execute(partition, context)?.flat_map(move |batch| match batch {
+            Ok(batch) => iter(Portions { rest: Some(batch), constants }.map(Ok)).left_stream(),
+            error => iter([error]).right_stream(),
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), portions)))
+    }
+}
+
+struct Portions {
+    rest: Option<RecordBatch>,
+    constants: usize,
+}
+
+impl Iterator for Portions {
+    type Item = RecordBatch;
+
+    fn next(&mut self) -> Option<RecordBatch> {
+        let batch = self.rest.take()?;
+        let (fit, rows) = (portion(&batch, self.constants), batch.num_rows());
+        if fit == rows {
+            return Some(batch);
+        }
+        self.rest = Some(batch.slice(fit, rows - fit));
+        Some(batch.slice(0, fit))
+    }
+}

@@ -1,0 +1,147 @@
+//! What ORDER BY goes by: names of the result before names of tables, and of a set operation nothing but its result.
+
+use super::{Speller, is_wild, joins, named_alone, null, wildcards};
+use crate::engine::names;
+use crate::front::parse::fold;
+use crate::walk;
+use model::{Code, Error, Result};
+use sqlparser::ast::{self, Expr, Ident, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, Value};
+
+impl Speller<'_> {
+    /// Errors: `NoSuchColumn` for a column that a set operation does not show.
+    pub fn order_by(&mut self, query: &mut Query) -> Result<()> {
+        let Some(order_by) = &mut query.order_by else { return Ok(()) };
+        let OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
+        sorts.iter_mut().for_each(bare);
+        if let Some(names) = names::of_outputs(&query.body) {
+            by_shown_names(sorts, &query.body, &names);
+            if matches!(&*query.body, SetExpr::SetOperation { .. }) {
+                return walk::change(sorts, &mut OfOutputs { names, depth: 0 });
+            }
+        }
+        self.hidden_columns_written(query)?;
+        self.common_columns_written(query)
+    }
+
+    /// Has ORDER BY say what a common column stands for; a name by itself is that of a column of the result, if there is one.
+    fn common_columns_written(&self, query: &mut Query) -> Result<()> {
+        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &*query.body) else { return Ok(()) };
+        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
+        let common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
+        for ast::OrderByExpr { expr, .. } in sorts {
+            let is_result = |name: &Ident| select.projection.iter().any(|item| shows(item, &fold(name).text));
+            if !matches!(expr, Expr::Identifier(name) if is_result(name)) {
+                joins::write_whole(expr, common.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In an expression of ORDER BY a name is that of a table's column, also when a column of the result has it; the planner
+    /// takes it for the result's. That one gets another name then, in the outermost query, where `names` names results.
+    fn hidden_columns_written(&mut self, query: &mut Query) -> Result<()> {
+        let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &mut *query.body) else { return Ok(()) };
+        let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
+        // Above groups and DISTINCT only what they show is there.
+        let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
+        let is_named_whole = select.projection.iter().filter(|item| is_wild(item)).count() < 2;
+        if is_grouped || select.distinct.is_some() || !is_named_whole || self.tables_of_with.len() > 1 {
+            return Ok(());
+        }
+        for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.is_defined(name)) {
+            let items = select.projection.iter_mut();
+            let aliases: Vec<&mut Ident> = items
+                .filter_map(|item| match item {
+                    SelectItem::ExprWithAlias { alias, .. } if fold(alias).text == name => Some(alias),
+                    _ => None,
+                })
+                .collect();
+            if aliases.is_empty() {
+                continue;
+            }
+            let mut is_used = false;
+            let (alone, computed): (Vec<_>, Vec<_>) =
+                sorts.iter_mut().map(|sort| &mut sort.expr).partition(|expr| matches!(expr, Expr::Identifier(_)));
+            for expr in computed {
+                let before = expr.clone();
+                joins::write_whole(expr, vec![(name.clone(), column.clone())])?;
+                is_used |= *expr != before;
+            }
+            if is_used {
+                self.names += 1;
+                let other = Ident::new(format!("__again_{}", self.names));
+                let is_result = |expr: &&mut Expr| matches!(expr, Expr::Identifier(alone) if fold(alone).text == name);
+                alone.into_iter().filter(is_result).for_each(|expr| *expr = Expr::Identifier(other.clone()));
+                aliases.into_iter().for_each(|alias| *alias = other.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the parentheses around a whole sort key away: a name in them is a name by itself.
+fn bare(sort: &mut OrderByExpr) {
+    while let Expr::Nested(inner) = &mut sort.expr {
+        sort.expr = std::mem::replace(&mut **inner, null());
+    }
+}
+
+/// Has a sort key that is the name which a result column is shown by, as a function's is the function's, say its place.
+fn by_shown_names(sorts: &mut [OrderByExpr], body: &SetExpr, outputs: &[String]) {
+    let items = names::first_select(body).map_or(&[][..], |select| &select.projection);
+    for OrderByExpr { expr, .. } in sorts {
+        let Expr::Identifier(name) = &*expr else { continue };
+        let name = fold(name).text;
+        let mut places = (0..outputs.len()).filter(|at| outputs[*at] == name);
+        if let (Some(at), None) = (places.next(), places.next())
+            && let Some(SelectItem::UnnamedExpr(shown)) = items.get(at)
+            && !matches!(shown, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+        {
+            *expr = Expr::Value(Value::Number((at + 1).to_string(), false).into());
+        }
+    }
+}
+
+/// Refuses names that are none of a set operation's columns.
+struct OfOutputs {
+    names: Vec<String>,
+    /// Queries inside one another: names in a subquery are its own.
+    depth: usize,
+}
+
+impl walk::Change for OfOutputs {
+    fn enter_query(&mut self, _: &mut Query) -> Result<()> {
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn leave_query(&mut self, _: &mut Query) -> Result<()> {
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
+        let name = match expr {
+            Expr::Identifier(name) if self.depth == 0 => fold(name).text,
+            _ => return Ok(()),
+        };
+        if self.names.contains(&name) {
+            return Ok(());
+        }
+        let hint = "ORDER BY of a set operation goes by the columns of its result, which have the first query's names";
+        Err(Error::new(Code::NoSuchColumn, format!("column \"{name}\" does not exist")).with_hint(hint))
+    }
+}
+
+/// Whether a column of the result has, or may have, this name.
+fn shows(item: &SelectItem, name: &str) -> bool {
+    match item {
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => {
+            names.last().is_some_and(|last| fold(last).text == name)
+        }
+        SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => {
+            named_alone(item).is_some_and(|alone| alone == name)
+        }
+        _ => true,
+    }
+}

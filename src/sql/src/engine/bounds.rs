@@ -173,14 +173,14 @@ pub fn text_bytes(batch: &RecordBatch) -> usize {
 /// How many of a batch's rows go where texts that rows share, as those of a literal, are copied for each of them: so many
 /// that their texts have some megabytes.
 pub fn rows_to_copy(batch: &RecordBatch) -> usize {
-    portion(batch, 0)
+    portions(batch, 0).first().copied().unwrap_or(0)
 }
 
-/// The same where each row is given so many bytes more.
-pub fn portion(batch: &RecordBatch, more: usize) -> usize {
+/// The same for all of a batch, one after another, where each row is given so many bytes more.
+pub fn portions(batch: &RecordBatch, more: usize) -> Vec<usize> {
     let rows = batch.num_rows();
     if text_bytes(batch).saturating_add(more.saturating_mul(rows)) <= COPIED_BYTES {
-        return rows;
+        return vec![rows];
     }
     let mut lengths = vec![more; rows];
     let mut add = |at: usize, length: usize| lengths[at] = lengths[at].saturating_add(length);
@@ -193,12 +193,18 @@ pub fn portion(batch: &RecordBatch, more: usize) -> usize {
             }
         }
     }
-    let mut bytes = 0_usize;
-    let fit = lengths.iter().take_while(|length| {
-        bytes = bytes.saturating_add(**length);
-        bytes <= COPIED_BYTES
-    });
-    fit.count().max(1)
+    let (mut portions, mut bytes) = (Vec::new(), 0_usize);
+    for length in lengths {
+        bytes = bytes.saturating_add(length);
+        match portions.last_mut() {
+            Some(fit) if bytes <= COPIED_BYTES => *fit += 1,
+            _ => {
+                portions.push(1);
+                bytes = length;
+            }
+        }
+    }
+    portions
 }
 
 pub fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {

@@ -47,7 +47,7 @@ fn show_time(micros: u64) -> String {
 
 /// The lines of a plan, without the nodes that only pass rows on.
 fn lines(text: &str) -> Vec<String> {
-    const HIDDEN: [&str; 3] = ["CooperativeExec", HidingExec::NAME, TapExec::NAME];
+    const HIDDEN: [&str; 4] = ["CooperativeExec", HidingExec::NAME, PortionsExec::NAME, TapExec::NAME];
     let mut hidden: Vec<usize> = Vec::new();
     let mut out = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {

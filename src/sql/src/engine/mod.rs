@@ -44,6 +44,7 @@ mod subquery;
 pub mod types;
 mod unnest;
 mod watch;
+mod yields;
 
 #[cfg(test)]
 mod tests;

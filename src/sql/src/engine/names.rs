@@ -3,7 +3,7 @@
 use super::types::shown_type;
 use crate::front::parse::fold;
 use datafusion::arrow::datatypes::Schema;
-use sqlparser::ast::{Expr, Query, Select, SelectItem, SetExpr};
+use sqlparser::ast::{Expr, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField};
 
 /// Names and types of a query's columns.
 pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
@@ -13,13 +13,49 @@ pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
     fields.map(|(at, field)| (name((at, field.name())), shown_type(field))).collect()
 }
 
-/// The names that a query's columns are shown by; None when its text does not say them all.
-pub fn of_outputs(body: &SetExpr) -> Option<Vec<String>> {
-    first_select(body)?.projection.iter().map(item_name).collect()
+/// What the columns of a result are called where their text gives them no name, as PostgreSQL has it; None for one that can not
+/// be named. None when a wildcard hides how many there are.
+pub fn implied(select: &Select) -> Option<Vec<Option<String>>> {
+    let name = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) => Some(implied_name(expr)),
+        SelectItem::ExprWithAlias { alias, .. } => Some(Some(fold(alias).text)),
+        _ => None,
+    };
+    select.projection.iter().map(name).collect()
+}
+
+fn implied_name(expr: &Expr) -> Option<String> {
+    let word = match expr {
+        Expr::Identifier(name) => return Some(fold(name).text),
+        Expr::CompoundIdentifier(names) => return names.last().map(|name| fold(name).text),
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => return implied_name(inner),
+        Expr::Function(function) => match function.name.0.last()? {
+            ObjectNamePart::Identifier(name) => return Some(fold(name).text),
+            _ => return None,
+        },
+        Expr::Case { else_result: Some(other), .. } => return implied_name(other).or_else(|| Some("case".to_owned())),
+        Expr::Subquery(query) => {
+            return implied(first_select(&query.body)?)?.into_iter().next()?;
+        }
+        Expr::Case { .. } => "case",
+        Expr::Exists { .. } => "exists",
+        Expr::Substring { shorthand: true, .. } => "substr",
+        Expr::Substring { .. } => "substring",
+        Expr::Position { .. } => "position",
+        Expr::Overlay { .. } => "overlay",
+        Expr::Extract { .. } => "extract",
+        Expr::Ceil { .. } => "ceil",
+        Expr::Floor { .. } => "floor",
+        Expr::Trim { trim_where: Some(TrimWhereField::Leading), .. } => "ltrim",
+        Expr::Trim { trim_where: Some(TrimWhereField::Trailing), .. } => "rtrim",
+        Expr::Trim { .. } => "btrim",
+        _ => return None,
+    };
+    Some(word.to_owned())
 }
 
 /// Whose columns a query shows: of a set operation, those of its first operand.
-pub fn first_select(body: &SetExpr) -> Option<&Select> {
+fn first_select(body: &SetExpr) -> Option<&Select> {
     match body {
         SetExpr::Query(query) => first_select(&query.body),
         SetExpr::SetOperation { left, .. } => first_select(left),

@@ -1,12 +1,12 @@
 //! Rows that share a long text go a few at a time to nodes that copy what they keep: aggregates and sorts. What these keep is
 //! counted after each batch, and a batch of rows that are short by themselves may be terabytes once each has its own copy.
 
-use super::bounds::{portion, size_of_scalar};
+use super::bounds::{portions, size_of_scalar};
 use super::gather::{GatherExec, change_here, with_children};
 use super::hiding::HidingExec;
 use super::lookups::TapExec;
 use super::scan::ScanExec;
-use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
@@ -34,11 +34,11 @@ const SHORT_BYTES: usize = 1 << 10;
 /// The plan, with portions where they are needed, of what runs here.
 pub fn fed(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     change_here(plan, &mut |node| {
-        if !node.is::<AggregateExec>() && !node.is::<SortExec>() {
+        if !copies(&*node) {
             return Ok(node);
         }
         let Some(input) = node.children().first().copied().cloned() else { return Ok(node) };
-        let constants = constants_of(&*node)?;
+        let constants = constants_of(&*node, &input.schema())?;
         if constants <= SHORT_BYTES && !may_share(&*input)? {
             return Ok(node);
         }
@@ -46,24 +46,41 @@ pub fn fed(plan: Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
     })
 }
 
-/// The bytes of the constants in a node's expressions.
-fn constants_of(node: &dyn ExecutionPlan) -> DfResult<usize> {
+/// Whether a node copies texts of many rows of a batch before its memory is counted.
+fn copies(node: &dyn ExecutionPlan) -> bool {
+    let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return node.is::<SortExec>() };
+    let keeps_one = |name: &str| ["min", "max", "count", "sum", "avg", "bool_and", "bool_or"].contains(&name);
+    let mut functions = aggregate.aggr_expr().iter();
+    !aggregate.group_expr().is_empty()
+        || functions.any(|function| function.is_distinct() || !keeps_one(function.fun().name()))
+}
+
+/// The bytes of the constants that a node's expressions may answer, for each row.
+fn constants_of(node: &dyn ExecutionPlan, input: &Schema) -> DfResult<usize> {
     let mut bytes = 0_usize;
     node.apply_expressions(&mut |root| {
         root.apply(|part| {
+            // What compares texts answers none. Of columns that a second step of an aggregate names nothing is known, nor wanted.
+            if !part.data_type(input).is_ok_and(|ty| is_long(&ty)) {
+                return Ok(TreeNodeRecursion::Jump);
+            }
             if let Some(literal) = part.downcast_ref::<Literal>() {
                 bytes = bytes.saturating_add(size_of_scalar(literal.value())?.total());
             }
             Ok(TreeNodeRecursion::Continue)
-        })
+        })?;
+        Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(bytes)
+}
+
+fn is_long(ty: &DataType) -> bool {
+    ty.is_string() || ty.is_binary() || ty.is_nested()
 }
 
 /// Whether rows of a node may have a long text in common.
 fn may_share(node: &dyn ExecutionPlan) -> DfResult<bool> {
     let schema = node.schema();
-    let is_long = |ty: &DataType| ty.is_string() || ty.is_binary() || ty.is_nested();
     if !schema.fields().iter().any(|field| is_long(field.data_type())) {
         return Ok(false);
     }
@@ -80,7 +97,13 @@ fn may_share(node: &dyn ExecutionPlan) -> DfResult<bool> {
         || node.is::<GatherExec>()
         || node.is::<HidingExec>()
         || node.is::<TapExec>();
-    if !passes && !(node.is::<ProjectionExec>() && constants_of(node)? <= SHORT_BYTES) {
+    let is_projection = node.is::<ProjectionExec>();
+    if let Some(input) = node.children().first().filter(|_| is_projection)
+        && constants_of(node, &input.schema())? > SHORT_BYTES
+    {
+        return Ok(true);
+    }
+    if !passes && !is_projection {
         return Ok(true);
     }
     node.children().into_iter().try_fold(false, |shares, child| Ok(shares || may_share(&**child)?))
@@ -130,29 +153,20 @@ impl ExecutionPlan for PortionsExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let constants = self.constants;
-        let portions = self.input.execute(partition, context)?.flat_map(move |batch| match batch {
-            Ok(batch) => iter(Portions { rest: Some(batch), constants }.map(Ok)).left_stream(),
+        let parts = self.input.execute(partition, context)?.flat_map(move |batch| match batch {
+            Ok(batch) => iter(parts(batch, constants).map(Ok)).left_stream(),
             error => iter([error]).right_stream(),
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), portions)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), parts)))
     }
 }
 
-struct Portions {
-    rest: Option<RecordBatch>,
-    constants: usize,
-}
-
-impl Iterator for Portions {
-    type Item = RecordBatch;
-
-    fn next(&mut self) -> Option<RecordBatch> {
-        let batch = self.rest.take()?;
-        let (fit, rows) = (portion(&batch, self.constants), batch.num_rows());
-        if fit == rows {
-            return Some(batch);
-        }
-        self.rest = Some(batch.slice(fit, rows - fit));
-        Some(batch.slice(0, fit))
-    }
+/// A batch in parts, all of it.
+fn parts(batch: RecordBatch, constants: usize) -> impl Iterator<Item = RecordBatch> {
+    let mut first = 0;
+    portions(&batch, constants).into_iter().map(move |rows| {
+        let part = batch.slice(first, rows);
+        first += rows;
+        part
+    })
 }

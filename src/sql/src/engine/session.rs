@@ -19,6 +19,7 @@ use super::simplify::SimplifiedRightly;
 use super::site::Site;
 use super::spelling::respell;
 use super::types::scalar_of;
+use super::yields::YieldsApart;
 use crate::cluster::Schema;
 use datafusion::common::ParamValues;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -109,7 +110,11 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
         if rule.name() == "SanityCheckPlan" {
             rules.push(Arc::new(WindowsInOrder));
         }
+        let is_cooperative = rule.name() == "EnsureCooperative";
         rules.push(rule);
+        if is_cooperative {
+            rules.push(Arc::new(YieldsApart));
+        }
     }
     rules
 }

@@ -25,8 +25,9 @@ const OCCURRENCE: &str = "__occurrence";
 /// names what only one input has, which the planner adds to that one.
 pub fn united(union: Union) -> DfResult<Union> {
     let width = union.schema.fields().len();
-    if let Some(input) = union.inputs.iter().find(|input| input.schema().fields().len() != width) {
-        let added = input.schema().fields().last().map_or("", |field| field.name());
+    if union.inputs.iter().any(|input| input.schema().fields().len() != width) {
+        let widest = union.inputs.iter().max_by_key(|input| input.schema().fields().len());
+        let added = widest.and_then(|input| input.schema().fields().last()).map_or("", |field| field.name());
         let error = Error::new(Code::NoSuchColumn, format!("column \"{added}\" does not exist"));
         return Err(wrap(error.with_hint("ORDER BY of a set operation goes by the columns of its result")));
     }

@@ -23,8 +23,9 @@ pub struct TextLimits {
     pub chain_max: usize,
     /// ANDs and ORs on that way. Their chains are balanced after the parse, so they may be longer.
     pub links_max: usize,
-    /// Parentheses in FROM, POSITIONs and INTERVALs inside one another: the parser reads each in two ways, a parenthesis
-    /// in FROM as a query and as a join, so each may double its time.
+    /// Parentheses in FROM, POSITIONs, INTERVALs and dots of a name inside one another: the parser reads each in two ways, a
+    /// parenthesis in FROM as a query and as a join, what follows a dot as an expression and as a name, so each may double its
+    /// time.
     pub forks_max: usize,
     /// Parameters.
     pub params_max: usize,
@@ -168,6 +169,8 @@ struct Level {
     in_from: bool,
     fork: bool,
     intervals: usize,
+    /// Dots of the name that the tokens here belong to.
+    dots: usize,
 }
 
 /// How deep the tree can get, as far as the tokens say.
@@ -203,7 +206,7 @@ impl Shape {
             (self.parentheses, limits.parentheses_max, "parentheses inside one another"),
             (self.chain, limits.chain_max, "operators and words in a row"),
             (self.links, limits.links_max, "ANDs and ORs in a row"),
-            (self.forks, limits.forks_max, "parentheses in FROM, POSITIONs or INTERVALs inside one another"),
+            (self.forks, limits.forks_max, "parentheses in FROM, POSITIONs, INTERVALs or dots inside one another"),
         ]
         .into_iter()
         .find_map(|(found, max, what)| (found > max).then_some((what, max)))
@@ -231,7 +234,7 @@ fn shape_of(tokens: &[TokenWithSpan], text: &str, limits: &TextLimits) -> Result
                     now.parentheses -= 1;
                     now.chain -= level.chain + level.sets;
                     now.links -= level.links;
-                    now.forks -= usize::from(level.fork) + level.intervals;
+                    now.forks -= usize::from(level.fork) + level.intervals + level.dots;
                     level = outer;
                 }
             }
@@ -239,7 +242,12 @@ fn shape_of(tokens: &[TokenWithSpan], text: &str, limits: &TextLimits) -> Result
             Token::Lt | Token::Neq if opens_type(before) => {
                 return Err(syntax("types of the form ARRAY<...> do not exist here", text, position(token)));
             }
-            other => count(other, &mut level, &mut now),
+            other => {
+                if *before != Token::Period && *other != Token::Period {
+                    now.forks -= std::mem::take(&mut level.dots);
+                }
+                count(other, &mut level, &mut now);
+            }
         }
         before = &token.token;
         highest = highest.max(now);
@@ -269,6 +277,11 @@ fn count(token: &Token, level: &mut Level, now: &mut Shape) {
             now.links -= level.links;
             now.forks -= level.intervals;
             (level.chain, level.links, level.betweens, level.intervals) = (0, 0, 0, 0);
+        }
+        (Token::Period, _) => {
+            level.dots += 1;
+            now.forks += 1;
+            more(level, now);
         }
         (_, Keyword::INTERVAL) => {
             level.intervals += 1;
@@ -478,6 +491,9 @@ mod tests {
         assert_eq!(fails(&"x".repeat(2 << 20)), Code::LimitExceeded);
         assert_eq!(fails(&format!("SELECT a IN ({}1)", "1,".repeat(300_000))), Code::LimitExceeded);
         assert_eq!(fails(&format!("SELECT CAST(a AS {}", "ARRAY<".repeat(10_000))), Code::Syntax);
+        assert_eq!(fails(&format!("SELECT {}", "a.".repeat(40))), Code::LimitExceeded);
+        assert_eq!(fails(&format!("SELECT {}", "a.b.f(".repeat(20))), Code::LimitExceeded);
+        assert_eq!(fails(&format!("SELECT {}", "a[1].".repeat(40))), Code::LimitExceeded);
     }
 
     #[test]
@@ -486,6 +502,8 @@ mod tests {
         assert!(scan(&format!("SELECT a FROM t WHERE a = 1{}", " OR a = 1".repeat(10_000)), &limits).is_ok());
         assert!(scan(&format!("INSERT INTO t VALUES (1, -1 + 2){}", ", (1, -1 + 2)".repeat(10_000)), &limits).is_ok());
         assert!(scan(&format!("SELECT {}1", "a + b, ".repeat(10_000)), &limits).is_ok());
+        assert!(scan(&format!("SELECT t.a{} FROM t", " + (t.a * t.b) = t.c".repeat(1_000)), &limits).is_ok());
+        assert!(scan(&format!("SELECT {}1{}", "f(t.a, g(".repeat(50), "))".repeat(50)), &limits).is_ok());
         assert!(scan(")))", &limits).is_ok(), "closing what was not open is the parser's to refuse");
     }
 }

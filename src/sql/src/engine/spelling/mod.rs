@@ -10,6 +10,7 @@
 //! | `(a, b) IN (subquery)`                       | EXISTS, as CASE where NULL can come of it    |
 //! | `a < ANY (ARRAY[b, c])`                      | `a < b OR a < c`                             |
 //! | columns of one name in a result              | names of their own, which nobody sees        |
+//! | `max((SELECT a FROM t))`                     | with a name of its own for the subquery's column |
 //! | `t AS u (x)` with fewer names than columns   | the other columns keep theirs                |
 //! | `CAST(a AS type)`, `(a - b)`                 | `as_written(CAST(a AS type), 'type')`, `as_written((a - b), '()')` |
 //! | `OVER (w ORDER BY a)`                        | with what the window w says                  |
@@ -35,6 +36,7 @@ use sqlparser::ast::{
     Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
     UnaryOperator, Value,
 };
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Rewrites a query in place.
@@ -112,6 +114,13 @@ impl walk::Change for Speller<'_> {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
+        if let Expr::Subquery(query) = expr {
+            name_scalar(query);
         }
         Ok(())
     }
@@ -442,6 +451,22 @@ fn leftmost(body: &mut SetExpr) -> &mut SetExpr {
         SetExpr::Query(query) => leftmost(&mut query.body),
         SetExpr::SetOperation { left, .. } => leftmost(left),
         other => other,
+    }
+}
+
+/// Gives the column of a scalar subquery a name that is no other's: the planner calls the subquery by it, and takes no two
+/// aggregates, windows or groups that it calls the same. Subqueries of the same text have the same.
+fn name_scalar(query: &mut Query) {
+    let mut hasher = DefaultHasher::new();
+    query.to_string().hash(&mut hasher);
+    let is_sorted = query.order_by.is_some();
+    let SetExpr::Select(select) = &mut *query.body else { return };
+    let [SelectItem::UnnamedExpr(expr)] = &select.projection[..] else { return };
+    let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+    // An order goes by the columns of tables too, but not above DISTINCT.
+    if !is_sorted || (is_column && select.distinct.is_none()) {
+        let alias = Ident::new(format!("__scalar_{:x}", hasher.finish()));
+        select.projection = vec![SelectItem::ExprWithAlias { expr: expr.clone(), alias }];
     }
 }
 

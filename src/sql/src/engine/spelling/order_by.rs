@@ -1,11 +1,11 @@
 //! What ORDER BY goes by: names of the result before names of tables, and of a set operation nothing but its result.
 
-use super::{Speller, is_wild, joins, named_alone, null, wildcards};
+use super::{Speller, is_wild, joins, leftmost, named_alone, null, position_of, wildcards};
 use crate::engine::names;
 use crate::front::parse::fold;
 use crate::walk;
 use model::{Code, Error, Result};
-use sqlparser::ast::{self, Expr, Ident, OrderByExpr, OrderByKind, Query, SelectItem, SetExpr, Value};
+use sqlparser::ast::{self, Distinct, Expr, Ident, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr};
 
 impl Speller<'_> {
     /// Errors: `NoSuchColumn` for a column that a set operation does not show.
@@ -13,14 +13,62 @@ impl Speller<'_> {
         let Some(order_by) = &mut query.order_by else { return Ok(()) };
         let OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
         sorts.iter_mut().for_each(bare);
-        if let Some(names) = names::of_outputs(&query.body) {
-            by_shown_names(sorts, &query.body, &names);
-            if matches!(&*query.body, SetExpr::SetOperation { .. }) {
-                return walk::change(sorts, &mut OfOutputs { names, depth: 0 });
-            }
+        let is_set = matches!(&*query.body, SetExpr::SetOperation { .. });
+        if let Some(select) = first_select(&mut query.body)
+            && !matches!(select.distinct, Some(Distinct::On(_)))
+        {
+            self.by_outputs(sorts, select, is_set)?;
         }
         self.hidden_columns_written(query)?;
         self.common_columns_written(query)
+    }
+
+    /// Has sort keys name columns of the result by names that are nothing else's: those that are places or implied names, which
+    /// the planner does not know or takes for something else, and all of a set operation.
+    fn by_outputs(&mut self, sorts: &mut [OrderByExpr], select: &mut Select, is_set: bool) -> Result<()> {
+        let Some(mut names) = names::implied(select) else { return Ok(()) };
+        for OrderByExpr { expr, .. } in sorts {
+            if let Some(at) = position_of(expr) {
+                self.point_to(expr, at, select, false);
+            } else if let Expr::Identifier(name) = &*expr {
+                if let Some(at) = only_place(&names, &fold(name).text) {
+                    self.point_to(expr, at, select, is_set);
+                }
+            } else if is_set {
+                for (at, name) in names.iter().enumerate() {
+                    let Some(name) = name.as_ref().filter(|name| only_place(&names, name) == Some(at)) else {
+                        continue;
+                    };
+                    let mut output = Expr::Identifier(Ident::with_quote('"', name));
+                    self.point_to(&mut output, at, select, is_set);
+                    joins::write_whole(expr, vec![(name.clone(), output)])?;
+                }
+            }
+            if is_set {
+                names.extend(select.projection.iter().map(named_alone));
+                walk::change(expr, &mut OfOutputs { names: &names, depth: 0 })?;
+                names.truncate(select.projection.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Names a column of the result in a sort key; the planner knows by itself those that have a name, and tables' columns where
+    /// nothing else is called so.
+    fn point_to(&mut self, key: &mut Expr, at: usize, select: &mut Select, has_columns_too: bool) {
+        let Some(item) = select.projection.get_mut(at) else { return };
+        match item {
+            SelectItem::UnnamedExpr(shown) if has_columns_too || !is_column(shown) => {
+                self.names += 1;
+                let alias = Ident::new(format!("__shown_{}", self.names));
+                *key = Expr::Identifier(alias.clone());
+                *item = SelectItem::ExprWithAlias { expr: shown.clone(), alias };
+            }
+            SelectItem::ExprWithAlias { alias, .. } if alias.value.starts_with("__shown_") => {
+                *key = Expr::Identifier(alias.clone());
+            }
+            _ => {}
+        }
     }
 
     /// Has ORDER BY say what a common column stands for; a name by itself is that of a column of the result, if there is one.
@@ -86,30 +134,32 @@ fn bare(sort: &mut OrderByExpr) {
     }
 }
 
-/// Has a sort key that is the name which a result column is shown by, as a function's is the function's, say its place.
-fn by_shown_names(sorts: &mut [OrderByExpr], body: &SetExpr, outputs: &[String]) {
-    let items = names::first_select(body).map_or(&[][..], |select| &select.projection);
-    for OrderByExpr { expr, .. } in sorts {
-        let Expr::Identifier(name) = &*expr else { continue };
-        let name = fold(name).text;
-        let mut places = (0..outputs.len()).filter(|at| outputs[*at] == name);
-        if let (Some(at), None) = (places.next(), places.next())
-            && let Some(SelectItem::UnnamedExpr(shown)) = items.get(at)
-            && !matches!(shown, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-        {
-            *expr = Expr::Value(Value::Number((at + 1).to_string(), false).into());
-        }
+/// The place of the one column of a result that is called so.
+fn only_place(names: &[Option<String>], name: &str) -> Option<usize> {
+    let mut places = (0..names.len()).filter(|at| names[*at].as_deref() == Some(name));
+    places.next().filter(|_| places.next().is_none())
+}
+
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+/// The query whose columns a query shows: of a set operation, its first operand.
+fn first_select(body: &mut SetExpr) -> Option<&mut Select> {
+    match leftmost(body) {
+        SetExpr::Select(select) => Some(select),
+        _ => None,
     }
 }
 
 /// Refuses names that are none of a set operation's columns.
-struct OfOutputs {
-    names: Vec<String>,
+struct OfOutputs<'a> {
+    names: &'a [Option<String>],
     /// Queries inside one another: names in a subquery are its own.
     depth: usize,
 }
 
-impl walk::Change for OfOutputs {
+impl walk::Change for OfOutputs<'_> {
     fn enter_query(&mut self, _: &mut Query) -> Result<()> {
         self.depth += 1;
         Ok(())
@@ -123,9 +173,12 @@ impl walk::Change for OfOutputs {
     fn enter_expr(&mut self, expr: &mut Expr) -> Result<()> {
         let name = match expr {
             Expr::Identifier(name) if self.depth == 0 => fold(name).text,
+            Expr::CompoundIdentifier(names) if self.depth == 0 => {
+                names.iter().map(|name| fold(name).text).collect::<Vec<_>>().join(".")
+            }
             _ => return Ok(()),
         };
-        if self.names.contains(&name) {
+        if self.names.iter().flatten().any(|known| *known == name) {
             return Ok(());
         }
         let hint = "ORDER BY of a set operation goes by the columns of its result, which have the first query's names";

@@ -116,37 +116,85 @@ end
 
 -- Statements ----------------------------------------------------------------------------------------------------------
 
+-- Where a comment ends that begins at a place; comments of this kind nest.
+local function comment_end(text, at)
+    local depth = 0
+    repeat
+        local mark = text:match('^()/%*', at) and 1 or text:match('^()%*/', at) and -1
+        depth = depth + (mark or 0)
+        at = at + (mark and 2 or 1)
+    until depth == 0 or at > #text
+    return depth == 0 and at - 1 or nil
+end
+
+-- Where a string ends in which a backslash takes the next character along.
+local function escaped_end(text, at)
+    repeat
+        at = text:find("['\\]", at + 1)
+        local is_backslash = at and text:sub(at, at) == '\\'
+        if is_backslash then at = at + 1 end
+    until not is_backslash
+    return at
+end
+
 -- Where the first complete statement ends: the position of a semicolon outside quotes and comments, or nil.
-local function statement_end(text)
-    local at = 1
+local function statement_end(text, at)
     while at <= #text do
         local c, two = text:sub(at, at), text:sub(at, at + 1)
+        local tag = c == '$' and not text:sub(at - 1, at - 1):find('[%w_$]') and text:match('^%$[%a_]?[%w_]*%$', at)
         if c == ';' then
             return at
+        elseif c == "'" and text:sub(1, at - 1):find('%f[%w_][eE]$') then
+            at = escaped_end(text, at)
         elseif c == "'" or c == '"' then
             at = text:find(c, at + 1, true)
         elseif two == '--' then
             at = text:find('\n', at, true)
         elseif two == '/*' then
-            at = text:find('*/', at + 2, true)
-            at = at and at + 1
+            at = comment_end(text, at)
+        elseif tag then
+            at = text:find(tag, at + #tag, true)
+            at = at and at + #tag - 1
         end
         if at == nil then return nil end
         at = at + 1
     end
 end
 
---- Splits text into its complete statements and what is left over.
+-- The first two words of a statement in capitals, comments left out.
+local function first_words(statement)
+    local rest = statement
+    repeat
+        local before = rest
+        rest = rest:gsub('^%s+', ''):gsub('^%-%-[^\n]*', '')
+        if rest:sub(1, 2) == '/*' then rest = rest:sub((comment_end(rest, 1) or #rest) + 1) end
+    until rest == before
+    local first, second = rest:match('^(%a*)%s*(%a*)')
+    return first:upper(), second:upper()
+end
+
+local ENDS_TRANSACTION = {COMMIT = true, END = true, ROLLBACK = true}
+
+--- Splits text into its complete statements and what is left over. A transaction, from BEGIN to COMMIT, is one.
 function console.split(text)
-    local statements = {}
-    local at = statement_end(text)
+    local statements, begins, from, in_transaction = {}, 1, 1, false
+    local at = statement_end(text, 1)
     while at do
-        local statement = text:sub(1, at - 1):match('^%s*(.-)%s*$')
-        if statement ~= '' then table.insert(statements, statement) end
-        text = text:sub(at + 1)
-        at = statement_end(text)
+        local first, second = first_words(text:sub(from, at - 1))
+        if first == 'BEGIN' or first == 'START' and second == 'TRANSACTION' then
+            in_transaction = true
+        elseif ENDS_TRANSACTION[first] then
+            in_transaction = false
+        end
+        from = at + 1
+        if not in_transaction then
+            local statement = text:sub(begins, at - 1):match('^%s*(.-)%s*$')
+            if statement ~= '' then table.insert(statements, statement) end
+            begins = from
+        end
+        at = statement_end(text, from)
     end
-    return statements, text
+    return statements, text:sub(begins)
 end
 
 -- Input ---------------------------------------------------------------------------------------------------------------
@@ -192,7 +240,8 @@ local function print_names(rows, columns)
 end
 
 local function print_status(status)
-    print(('cluster %s, leader %s, catalog version %s'):format(status.cluster, status.leader or '-',
+    print(('cluster %s, leader %s, catalog version %s'):format(status.cluster,
+        status.leader ~= nil and status.leader or '-',
         status.catalog_version))
     local rows = {}
     for _, i in ipairs(status.instances) do
@@ -233,6 +282,12 @@ function Session:feed(text)
     return rest
 end
 
+--- The same for text that nothing comes behind: what is left over is run too, and says itself what it lacks.
+function Session:feed_all(text)
+    local rest = self:feed(text .. '\n;')
+    if rest:match('[^%s;]') then self:execute(rest) end
+end
+
 local COMMANDS = {
     ['\\q'] = function(session) session.finished = true end,
     ['\\?'] = function() print(HELP) end,
@@ -254,7 +309,7 @@ local COMMANDS = {
     ['\\i'] = function(session, name)
         local file, reason = io.open(name)
         if not file then error(reason, 0) end
-        session:feed(file:read('*a') .. '\n;')
+        session:feed_all(file:read('*a'))
         file:close()
     end,
 }
@@ -273,7 +328,7 @@ end
 --- Runs text that holds whole statements. Answers whether all of them succeeded.
 function console.run_text(text, options)
     local session = setmetatable({options = options, timing = options.timing}, Session)
-    session:feed(text .. '\n;')
+    session:feed_all(text)
     return not session.failed
 end
 
@@ -299,7 +354,7 @@ function console.run(options)
             pending = session:feed(pending .. line .. '\n')
         end
     end
-    if pending:match('%S') and not session.finished then session:feed(pending .. ';') end
+    if pending:match('%S') and not session.finished then session:feed_all(pending) end
     return not session.failed
 end
 

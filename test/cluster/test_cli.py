@@ -59,6 +59,35 @@ def test_statements_come_from_the_command_line_or_standard_input(shop):
     assert status == 0 and "sharded" in out and "integer" in out and "i2" in out, out + err
 
 
+def test_a_transaction_is_sent_as_one(shop):
+    shop[0].sql("CREATE TABLE account (id INT PRIMARY KEY, n INT NOT NULL CHECK (n >= 0))")
+    shop[0].sql("INSERT INTO account VALUES (1, 5)")
+    update = "UPDATE account SET n = {} WHERE id = 1;"
+    transaction = f"BEGIN; {update} -- first; second\n{update} COMMIT"
+    for last, status, left in [("-5", 1, 5), ("7", 0, 7)]:
+        text = transaction.format(1, last)
+        assert run("sql", address(shop[0]), "-c", text)[0] == status
+        assert shop[0].sql("SELECT n FROM account") == [[left]]
+        assert run("sql", address(shop[0]), text=f"/* ; */ {text};\nSELECT 1;\n")[0] == status
+        assert shop[0].sql("SELECT n FROM account") == [[left]]
+    status, _, err = run("sql", address(shop[0]), text="BEGIN; UPDATE account SET n = 1 WHERE id = 1;\n")
+    assert status == 1 and "COMMIT" in err
+    assert shop[0].sql("SELECT n FROM account") == [[7]]
+
+
+def test_semicolons_in_strings_and_comments_end_no_statement(shop):
+    for text, shown in [("$$a;b$$", "a;b"), ("$t$a;$$;b$t$", "a;$$;b"), (r"E'a\';b'", "a';b"), ("'a;' || 'b'", "a;b")]:
+        status, out, err = run("sql", address(shop[0]), "-c", f"SELECT {text} AS x; SELECT 1 AS y /* a /* ; */ ; */")
+        assert (status, err) == (0, "") and shown in out and " y" in out, (text, out, err)
+
+
+def test_an_unfinished_statement_is_an_error(shop):
+    for text in ['SELECT "a', "SELECT 'a", "INSERT INTO t VALUES (9, 'x') /* a"]:
+        status, _, err = run("sql", address(shop[0]), text=text)
+        assert status == 1 and "20100" in err, (text, err)
+    assert shop[0].sql("SELECT count(*) FROM t WHERE id = 9") == [[0]]
+
+
 def test_what_fails_says_why_and_ends_with_1(shop):
     status, _, err = run("sql", address(shop[0]), "-c", "SELECT nme FROM t")
     assert status == 1 and 'did you mean "name"' in err and "20102" in err

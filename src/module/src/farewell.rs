@@ -5,7 +5,7 @@ use crate::doors::admin;
 use crate::host::{Deadline, Parked};
 use crate::node::{self, Node};
 use consensus::FollowerState;
-use model::Result;
+use model::{Code, Error, Result};
 
 /// How long the end of the process is put off for each of the two.
 const REPLICASET_MS: u64 = 2_000;
@@ -19,19 +19,32 @@ pub fn say() {
     hand_raft_over(node);
 }
 
+/// Tries again while another member is there that may be in sync soon, as after a change of master a moment ago.
 fn hand_replicaset_over(node: &Node) -> Result<()> {
+    let deadline = Deadline::after_ms(REPLICASET_MS);
+    loop {
+        match try_to_hand_over(node, deadline) {
+            Err(error) if error.code == Code::Conflict && node.raft.changed.wait(deadline) == Parked::Woken => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_to_hand_over(node: &Node, deadline: Deadline) -> Result<()> {
     let state = node.state();
     let Some(record) = state.topology.instances.get(&node.me.name).filter(|record| record.is_online()) else {
         return Ok(());
     };
     let Some(replicaset) = state.topology.replicasets.get(&record.replicaset) else { return Ok(()) };
-    let is_other = |other: &catalog::Instance| other.name != node.me.name && other.is_online();
-    let has_heir =
-        state.topology.members(&replicaset.name).any(|m| is_other(m) && replicaset.in_sync.contains(&m.name));
-    if replicaset.master.as_ref() != Some(&node.me.name) || !has_heir {
+    let is_other = |other: &&catalog::Instance| other.name != node.me.name && other.is_online();
+    let mut others = state.topology.members(&replicaset.name).filter(is_other).peekable();
+    if replicaset.master.as_ref() != Some(&node.me.name) || others.peek().is_none() {
         return Ok(());
     }
-    let master = admin::hand_over(node, &replicaset.name, None, Deadline::after_ms(REPLICASET_MS))?;
+    if !others.any(|other| replicaset.in_sync.contains(&other.name)) {
+        return Err(Error::new(Code::Conflict, "no other member is in sync"));
+    }
+    let master = admin::hand_over(node, &replicaset.name, None, deadline)?;
     log::info!("picodata: {master} is the master in place of this instance, which ends");
     Ok(())
 }

@@ -26,6 +26,9 @@ pub const SEEN_KEY: &str = "seen";
 /// A tuple holds at most 1 MiB by the host's default; a chunk stays well below.
 const CHUNK_BYTES_MAX: usize = 512 << 10;
 
+/// What an entry of the log may have, which is one tuple.
+pub const ENTRY_BYTES_MAX: usize = (1 << 20) - (4 << 10);
+
 /// A space of ours: id, name, and the format's (name, type) pairs; the first field is the primary key.
 pub type SpaceSpec = (u32, &'static str, &'static [(&'static str, &'static str)]);
 
@@ -190,6 +193,24 @@ pub fn read_catalog() -> Result<Option<(u64, Vec<u8>)>> {
         Ok(())
     })?;
     Ok(head.map(|index| (index, bytes)))
+}
+
+/// Whether two rows of so many bytes can be written: to the host, large tuples are no part of the pieces that memory for others
+/// is in, and these it never gives back. Leaves nothing behind.
+///
+/// Errors: `Storage`, `LimitExceeded`.
+pub fn probe(bytes: usize) -> Result<()> {
+    let transaction = Transaction::begin()?;
+    let content = vec![0; bytes];
+    for key in ["probe", "probe 2"] {
+        let mut row = Vec::with_capacity(bytes + 32);
+        write_array_len(&mut row, 2);
+        write_str(&mut row, key);
+        write_bin(&mut row, &content);
+        Space(MARKS).replace(&row)?;
+    }
+    drop(transaction);
+    Ok(())
 }
 
 /// Writes a note of a number. Yields; whatever was received before is in the log when it returns.

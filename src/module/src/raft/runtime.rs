@@ -8,8 +8,10 @@
 //! asked of it here is refused. It goes on where it stood with the first write that succeeds.
 
 use crate::host::{Deadline, Event, Parked, clock, failpoint, fiber};
+use crate::raft::disk;
 use crate::raft::machine::{Applied, Machine};
 use crate::raft::transport::Transport;
+use crate::storage::room;
 use crate::{node, start};
 use boot::Address;
 use catalog::{Instance, InstanceState, Outcome};
@@ -28,6 +30,8 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_ENTRIES_MAX: u64 = 10_000;
 /// What peers may leave in the inbox before more of it is dropped; Raft sends again.
 const INBOX_MAX: usize = 10_000;
+/// Entries that a log takes also when memory is short.
+const SMALL_ENTRY_BYTES: usize = 16 << 10;
 /// The pause before a write that the disk did not take is tried again, at first and at most. Nothing tells of space.
 const STALL_FIRST_S: f64 = 0.05;
 const STALL_MAX_S: f64 = 1.0;
@@ -163,9 +167,11 @@ impl Runtime {
     /// Appends an entry to the log, if this node leads, and waits until it is applied here.
     ///
     /// Errors: `NoLeader` when it does not lead or lost the entry to another leader, `Storage` when its disk takes no writes:
-    /// nothing happened. `Unknown` when the deadline passed first.
+    /// nothing happened. `LimitExceeded` for an entry that no instance's log takes, and `Storage` for a large one while memory is
+    /// short here. `Unknown` when the deadline passed first.
     pub fn propose(&self, entry: Vec<u8>, deadline: Deadline) -> Result<Committed> {
         self.check_running()?;
+        check_size(entry.len())?;
         let reply = Slot::new()?;
         self.push(Input::Propose { entry, reply: Rc::clone(&reply) });
         self.outcome(&reply, deadline)
@@ -261,6 +267,18 @@ impl Runtime {
         Error::new(Code::NoLeader, "the cluster has no Raft leader that a majority follows")
             .with_hint("check that most voters run and reach one another: picodata.status()")
     }
+}
+
+/// What can not be written here would stop this instance, and all others that it was sent to.
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes > disk::ENTRY_BYTES_MAX {
+        let max_kib = disk::ENTRY_BYTES_MAX >> 10;
+        let message =
+            format!("a change of {bytes} bytes is more than one entry of the cluster's log takes, {max_kib} KiB");
+        let hint = "write fewer or shorter rows of a global table at once, or make the table sharded";
+        return Err(Error::new(Code::LimitExceeded, message).with_hint(hint));
+    }
+    if bytes > SMALL_ENTRY_BYTES { room::check(bytes) } else { Ok(()) }
 }
 
 /// What the fiber owns.

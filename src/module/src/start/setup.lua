@@ -129,6 +129,12 @@ function setup.acknowledged()
     return positions
 end
 
+--- How much of `memtx_memory` there is and is used, in bytes.
+function setup.memory()
+    local info = box.slab.info()
+    return {quota = info.quota_size, items = info.items_size, items_used = info.items_used, used = info.arena_used}
+end
+
 --- Makes a snapshot of all that is here now, and answers the name of its file.
 function setup.checkpoint()
     repeat

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod global;
 pub mod moments;
 pub mod procedure;
+pub mod room;
 pub mod rows;
 pub mod scan;
 pub mod select;

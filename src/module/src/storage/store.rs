@@ -1,5 +1,6 @@
 //! Box as the crate `crud` wants it: `Store` for the operations of a batch, `Walk` for an index.
 
+use super::room;
 use crate::acks;
 use crate::host::txn::Bookmark;
 use crate::host::{IteratorKind, Space, Transaction, TupleIterator, fiber};
@@ -63,11 +64,13 @@ impl Store for BoxStore {
 
     fn insert(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
         self.has_written = true;
+        self.admit(space, tuple)?;
         Space(space).insert(tuple).map(drop).map_err(plain_duplicate)
     }
 
     fn replace(&mut self, space: TableId, tuple: &[u8]) -> Result<()> {
         self.has_written = true;
+        self.admit(space, tuple)?;
         Space(space).replace(tuple).map(drop).map_err(plain_duplicate)
     }
 
@@ -83,6 +86,14 @@ impl Store for BoxStore {
     fn update(&mut self, space: TableId, key: &[u8], operations: &[u8], out: &mut Vec<u8>) -> Result<bool> {
         self.has_written = true;
         append(Space(space).update(0, key, operations, INDEX_BASE).map_err(plain_duplicate)?, out)
+    }
+}
+
+impl BoxStore {
+    /// Whether there is room for a row. What the cluster's log writes, in a transaction that is not this store's, has room of
+    /// its own.
+    fn admit(&self, space: TableId, tuple: &[u8]) -> Result<()> {
+        if self.transaction.is_some() { room::admit(space, tuple.len()) } else { Ok(()) }
     }
 }
 

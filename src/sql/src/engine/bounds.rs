@@ -261,13 +261,32 @@ pub fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     Arc::new(Bounded(function.clone()).into())
 }
 
+/// The type of a function's results: numbers without a sign are none of ours.
+pub fn signed(ty: &DataType) -> DataType {
+    match ty {
+        ty if ty.is_unsigned_integer() => DataType::Int64,
+        DataType::List(item) => {
+            DataType::List(Arc::new(item.as_ref().clone().with_data_type(signed(item.data_type()))))
+        }
+        ty => ty.clone(),
+    }
+}
+
+impl Bounded {
+    fn call(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let result = self.0.inner().invoke_with_args(args)?;
+        let (made, shown) = (result.data_type(), signed(&result.data_type()));
+        if made == shown { Ok(result) } else { result.cast_to(&shown, None) }
+    }
+}
+
 impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         check(self.name(), &args)?;
         let (rows, at_once) = (args.number_rows, rows_of_call(&args)?);
         let is_by_row = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
         if at_once >= rows || !is_by_row {
-            return self.0.inner().invoke_with_args(args);
+            return self.call(args);
         }
         let mut parts = Vec::with_capacity(rows.div_ceil(at_once));
         for first in (0..rows).step_by(at_once) {
@@ -277,7 +296,7 @@ impl ScalarUDFImpl for Bounded {
                 scalar => scalar.clone(),
             };
             let args = ScalarFunctionArgs { args: args.args.iter().map(part).collect(), number_rows, ..args.clone() };
-            parts.push(self.0.inner().invoke_with_args(args)?.into_array(number_rows)?);
+            parts.push(self.call(args)?.into_array(number_rows)?);
         }
         let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
         Ok(ColumnarValue::Array(concat(&parts)?))
@@ -304,11 +323,13 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {
-        self.0.inner().return_type(types)
+        self.0.inner().return_type(types).map(|ty| signed(&ty))
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
-        self.0.inner().return_field_from_args(args)
+        let field = self.0.inner().return_field_from_args(args)?;
+        let ty = signed(field.data_type());
+        Ok(if ty == *field.data_type() { field } else { Arc::new(field.as_ref().clone().with_data_type(ty)) })
     }
 
     fn is_strict(&self) -> bool {

@@ -3,6 +3,7 @@
 use super::gather::{GatherExec, Run};
 use super::hiding::HidingExec;
 use super::lookups::TapExec;
+use super::portions::PortionsExec;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;

@@ -19,6 +19,10 @@
 //! | a number with any other text              | an error, as in PostgreSQL                             |
 //! | a number with a date, a boolean with a number, and so on | an error, as in PostgreSQL              |
 //! | `IS TRUE`, `IS NOT FALSE` and so on       | `IS [NOT] DISTINCT FROM` TRUE or FALSE                 |
+//! | a decimal beside a DOUBLE PRECISION       | a DOUBLE PRECISION                                      |
+//! | CHAR(n) in aggregates, windows and results of CASE | without padding                                |
+//! | the columns of USING, INTERSECT, EXCEPT   | compared like all others                               |
+//! | lists in several orders                   | lists that are put in order above the aggregate        |
 //! | the sides of IN (subquery)                | both of one type                                       |
 //! | `IS NOT DISTINCT FROM` of two columns      | equalities without NULLs                               |
 //! | WHERE and HAVING of no boolean            | an error                                               |
@@ -27,6 +31,7 @@ use super::bounds::bounded;
 use super::errors::wrap;
 use super::functions::concat::concatenated;
 use super::functions::{arithmetic, convert, is_ours, trim_padding};
+use super::ordered;
 use super::sets;
 use super::types::{column_type_of, mark_of};
 use super::unnest::{has_subquery, refreshed, same_values};
@@ -39,8 +44,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
 use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, ExprSchemable, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, binary_expr,
-    cast, lit,
+    Between, BinaryExpr, Expr, ExprSchemable, Join, Like, LogicalPlan, LogicalPlanBuilder, Operator, Subquery,
+    binary_expr, cast, lit,
 };
 use datafusion::scalar::ScalarValue;
 use model::value::parse_uuid;
@@ -51,8 +56,10 @@ use std::sync::Arc;
 const ROUNDS_MAX: usize = 8;
 
 /// Functions that do not read their arguments as texts, or keep padding on purpose.
-const KEEP_PADDING: [&str; 8] =
-    ["octet_length", "convert_to", "coalesce", "nullif", "greatest", "least", "only_row", "trim_padding"];
+const KEEP_PADDING: [&str; 4] = ["octet_length", "convert_to", "only_row", "trim_padding"];
+
+/// Functions whose arguments are all of one type.
+const OF_ONE_TYPE: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
 
 /// Longer texts are constants that rows share.
 const COPIED_LITERAL_MAX: usize = 1024;
@@ -102,11 +109,52 @@ fn apply_once(plan: LogicalPlan) -> DfResult<LogicalPlan> {
         let node = node.map_data(LogicalPlan::recompute_schema)?;
         match node.data {
             LogicalPlan::Union(union) => Ok(Transformed::yes(LogicalPlan::Union(sets::united(union)?))),
-            LogicalPlan::Join(join) if sets::is_of_all(&join) => Ok(Transformed::yes(sets::counted(join)?)),
+            LogicalPlan::RecursiveQuery(query) => {
+                Ok(Transformed::yes(LogicalPlan::RecursiveQuery(sets::recursive(query)?)))
+            }
+            LogicalPlan::Aggregate(aggregate) => {
+                let plan = ordered::collected(aggregate)?;
+                let is_other = !matches!(plan, LogicalPlan::Aggregate(_));
+                Ok(Transformed::new_transformed(plan, node.transformed || is_other))
+            }
+            LogicalPlan::Join(join) => {
+                let (join, is_changed) = alike(join)?;
+                match sets::is_of_all(&join) {
+                    true => Ok(Transformed::yes(sets::counted(join)?)),
+                    false => Ok(Transformed::new_transformed(LogicalPlan::Join(join), node.transformed || is_changed)),
+                }
+            }
             data => Ok(Transformed::new_transformed(data, node.transformed)),
         }
     })?;
     Ok(applied.data)
+}
+
+/// A join whose pairs of columns are compared as they mean.
+fn alike(mut join: Join) -> DfResult<(Join, bool)> {
+    let mut is_changed = false;
+    for (left, right) in &mut join.on {
+        let (Some(l), Some(r)) = (field_of(left, join.left.schema()), field_of(right, join.right.schema())) else {
+            continue;
+        };
+        if mark_of(&l) == mark_of(&r) && l.data_type() == r.data_type() {
+            continue;
+        }
+        let is_char = |field: &Field| matches!(mark_of(field), Some(ColumnType::Char { .. }));
+        if is_char(&l) || is_char(&r) {
+            let sides = (unpadded(left.clone(), join.left.schema()), unpadded(right.clone(), join.right.schema()));
+            is_changed |= sides.0 != *left || sides.1 != *right;
+            (*left, *right) = sides;
+        } else if is_double_beside_decimal(l.data_type(), r.data_type()) {
+            for (side, field) in [(&mut *left, &l), (&mut *right, &r)] {
+                if field.data_type().is_decimal() {
+                    *side = cast(side.clone(), DataType::Float64);
+                    is_changed = true;
+                }
+            }
+        }
+    }
+    Ok((join, is_changed))
 }
 
 fn check_boolean(predicate: &Expr, schema: &DFSchema) -> DfResult<()> {
@@ -125,7 +173,15 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             // Without the mark that said what was written.
             None => Expr::Cast(Cast::new(cast.expr, cast.field.data_type().clone())),
         })),
-        Expr::Case(case) => arithmetic::settled_case(Expr::Case(case), schema),
+        Expr::Case(case) => arithmetic::settled_case(case_of(case, schema)?, schema),
+        Expr::AggregateFunction(mut call) => {
+            call.params.args = call.params.args.into_iter().map(|arg| unpadded(arg, schema)).collect();
+            Ok(Transformed::yes(Expr::AggregateFunction(call)))
+        }
+        Expr::WindowFunction(mut call) => {
+            call.params.args = call.params.args.into_iter().map(|arg| unpadded(arg, schema)).collect();
+            Ok(Transformed::yes(Expr::WindowFunction(call)))
+        }
         Expr::Negative(inner) => {
             match inner.get_type(schema).ok().and_then(|ty| arithmetic::negated(*inner.clone(), &ty)) {
                 Some(negated) => Ok(Transformed::yes(negated)),
@@ -174,6 +230,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         Expr::ScalarFunction(ScalarFunction { func, args }) if !KEEP_PADDING.contains(&func.name()) => {
             let args = args.into_iter().map(|arg| unpadded(arg, schema));
             let args = match func.name() {
+                name if OF_ONE_TYPE.contains(&name) => of_one_type(args.collect(), schema),
                 "concat" | "concat_ws" => args.map(|arg| as_text(letter(arg, schema), schema)).collect(),
                 _ => args.collect(),
             };
@@ -190,9 +247,57 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         Expr::IsNotUnknown(inner) => Ok(Transformed::yes(boolean(*inner, schema)?.is_not_null())),
         Expr::Like(like) => {
             check_text(&like, schema)?;
-            Ok(Transformed::no(Expr::Like(like)))
+            let pattern = Box::new(unpadded(*like.pattern.clone(), schema));
+            Ok(Transformed::yes(Expr::Like(Like { pattern, ..like })))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// A CASE that compares as `=` does, and shows texts without padding.
+fn case_of(case: Case, schema: &DFSchema) -> DfResult<Expr> {
+    let Case { expr: operand, when_then_expr, else_expr } = case;
+    let shown = |result: Box<Expr>| Box::new(unpadded(*result, schema));
+    let is_char =
+        |expr: &Expr| field_of(expr, schema).is_some_and(|f| matches!(mark_of(&f), Some(ColumnType::Char { .. })));
+    let is_spelled = operand.as_deref().is_some_and(is_char) || when_then_expr.iter().any(|(when, _)| is_char(when));
+    let mut branches = Vec::with_capacity(when_then_expr.len());
+    for (when, then) in when_then_expr {
+        let when = match &operand {
+            Some(operand) if is_spelled => {
+                let (left, right) = comparable(operand.as_ref().clone(), *when, schema)?;
+                Box::new(left.eq(right))
+            }
+            _ => when,
+        };
+        branches.push((when, shown(then)));
+    }
+    let operand = operand.filter(|_| !is_spelled);
+    Ok(Expr::Case(Case::new(operand, branches, else_expr.map(shown))))
+}
+
+/// Arguments of which a DOUBLE PRECISION makes all decimals one.
+fn of_one_type(args: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let types: Vec<DataType> = args.iter().map(|arg| arg.get_type(schema).unwrap_or(DataType::Null)).collect();
+    if !types.contains(&DataType::Float64) {
+        return args;
+    }
+    let pairs = args.into_iter().zip(types);
+    pairs.map(|(arg, ty)| if ty.is_decimal() { as_double(arg) } else { arg }).collect()
+}
+
+fn is_double_beside_decimal(a: &DataType, b: &DataType) -> bool {
+    (*a == DataType::Float64 && b.is_decimal()) || (a.is_decimal() && *b == DataType::Float64)
+}
+
+/// A decimal as a DOUBLE PRECISION; of a constant one at once, so that an index may be used.
+fn as_double(expr: Expr) -> Expr {
+    match &expr {
+        Expr::Literal(value, _) => match value.cast_to(&DataType::Float64) {
+            Ok(value) => lit(value),
+            Err(_) => cast(expr, DataType::Float64),
+        },
+        _ => cast(expr, DataType::Float64),
     }
 }
 
@@ -334,6 +439,12 @@ fn as_uuid(expr: Expr) -> DfResult<Expr> {
 
 /// A literal beside a value of another type is read as one of that type; other texts do not compare with numbers.
 fn typed(left: Expr, right: Expr, l: &Field, r: &Field) -> DfResult<(Expr, Expr)> {
+    if is_double_beside_decimal(l.data_type(), r.data_type()) {
+        return Ok(match l.data_type().is_decimal() {
+            true => (as_double(left), right),
+            false => (left, as_double(right)),
+        });
+    }
     let (left_is_text, right_is_text) = (is_text(l.data_type()), is_text(r.data_type()));
     if let (Some(a), Some(b)) = (kind_of(l.data_type()), kind_of(r.data_type()))
         && a != b

@@ -29,6 +29,7 @@ mod meaning;
 mod memory;
 mod moments;
 mod names;
+mod ordered;
 mod orders;
 mod place;
 mod portions;

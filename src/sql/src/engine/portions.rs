@@ -111,21 +111,25 @@ fn may_share(node: &dyn ExecutionPlan) -> DfResult<bool> {
 
 /// Passes rows on, so many at a time that copies of their texts have some megabytes.
 #[derive(Debug)]
-struct PortionsExec {
+pub struct PortionsExec {
     input: Arc<dyn ExecutionPlan>,
     /// The bytes of what each row is given above.
     constants: usize,
 }
 
+impl PortionsExec {
+    pub const NAME: &str = "PortionsExec";
+}
+
 impl DisplayAs for PortionsExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(Self::NAME)
     }
 }
 
 impl ExecutionPlan for PortionsExec {
     fn name(&self) -> &str {
-        "PortionsExec"
+        Self::NAME
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {

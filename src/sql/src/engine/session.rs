@@ -6,6 +6,7 @@ use super::dependencies::{self, PutApart};
 use super::errors::translate;
 use super::filters::PushedInOrder;
 use super::functions::arithmetic::Operators;
+use super::functions::ranks::counting;
 use super::functions::{aggregates, scalars};
 use super::hiding::HideConstants;
 use super::join_keys;
@@ -142,6 +143,8 @@ impl Session {
         functions.retain(|function| !UNBOUNDED.contains(&function.name()));
         functions.iter_mut().for_each(|function| *function = bounded(function));
         functions.extend(scalars());
+        let windows = builder.window_functions().get_or_insert_default();
+        windows.iter_mut().for_each(|function| *function = counting(function));
         builder.aggregate_functions().get_or_insert_default().extend(aggregates());
         // First, so that the engine's own planners get what it leaves.
         builder.expr_planners().get_or_insert_default().insert(0, Arc::new(Operators));

@@ -4,15 +4,18 @@
 //! reads inputs by these names, and takes a column of a table further below for one that an input calls otherwise.
 
 use super::errors::wrap;
+use super::functions::ranks::row_number;
 use super::functions::{convert, trim_padding};
 use super::meaning::kind_of;
 use super::types::mark_of;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, JoinType, NullEquality, TableReference};
 use datafusion::error::Result as DfResult;
-use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
-use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Union, cast};
+use datafusion::logical_expr::{
+    Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, Union, cast,
+};
 use model::{Code, ColumnType, Error};
 use std::sync::Arc;
 
@@ -49,8 +52,14 @@ pub fn united(union: Union) -> DfResult<Union> {
             return Err(wrap(Error::new(Code::WrongType, message).with_hint("CAST one of them")));
         }
         *is_mixed = fields.iter().any(|field| mark_of(field) != mark_of(&fields[0]));
-        let of_fields = fields.iter().map(|field| Some(field.data_type().clone()));
-        types.push(of_fields.reduce(|a, b| type_union_coercion(&a?, &b?)).flatten());
+        let is_double = fields.iter().any(|field| *field.data_type() == DataType::Float64);
+        types.push(match is_double && fields.iter().all(|field| field.data_type().is_numeric()) {
+            true => Some(DataType::Float64),
+            false => {
+                let of_fields = fields.iter().map(|field| Some(field.data_type().clone()));
+                of_fields.reduce(|a, b| type_union_coercion(&a?, &b?)).flatten()
+            }
+        });
     }
     // Made anew, as its schema does not follow its inputs'.
     let columns: Vec<Wanted> = union
@@ -98,6 +107,33 @@ fn alike(input: &Arc<LogicalPlan>, columns: &[Wanted]) -> DfResult<Arc<LogicalPl
         return Ok(input.clone());
     }
     LogicalPlanBuilder::from(input.as_ref().clone()).project(exprs)?.build().map(Arc::new)
+}
+
+/// A recursive query whose terms have the columns that it reads itself by: the planner gave them the types of the first term
+/// as it was then.
+pub fn recursive(mut query: RecursiveQuery) -> DfResult<RecursiveQuery> {
+    let mut read_by = query.schema.clone();
+    query.recursive_term.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.table() == query.name
+        {
+            read_by = scan.projected_schema.clone();
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if read_by.fields().len() == query.schema.fields().len() {
+        let named = query.schema.fields().iter().zip(read_by.fields());
+        let wanted = named.map(|(named, read)| Wanted {
+            name: named.name(),
+            is_mixed: false,
+            ty: Some(read.data_type().clone()),
+        });
+        let columns: Vec<Wanted> = wanted.collect();
+        let terms = [alike(&query.static_term, &columns)?, alike(&query.recursive_term, &columns)?];
+        [query.static_term, query.recursive_term] = terms;
+    }
+    Ok(query)
 }
 
 /// INTERSECT ALL and EXCEPT ALL, which the planner writes as it does those without ALL, but for DISTINCT.

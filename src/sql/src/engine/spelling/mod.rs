@@ -8,6 +8,7 @@
 //! | `a LIKE p ESCAPE e`                          | `a LIKE like_pattern(p, e)`                  |
 //! | `(a, b) = (c, d)`, `<`, IN a list of rows    | comparisons joined by AND and OR             |
 //! | `(a, b) IN (subquery)`                       | EXISTS, as CASE where NULL can come of it    |
+//! | `(a, b) IS NULL`, `IS NOT NULL`              | of each of them                              |
 //! | `a < ANY (ARRAY[b, c])`                      | `a < b OR a < c`                             |
 //! | columns of one name in a result              | names of their own, which nobody sees        |
 //! | `max((SELECT a FROM t))`                     | with a name of its own for the subquery's column |
@@ -157,7 +158,7 @@ impl Speller<'_> {
             // The planner's names of these leave out what tells them apart.
             let is_computed = matches!(item, SelectItem::UnnamedExpr(_)) && !is_column;
             let is_vague = is_computed && ["SELECT ", "CAST(", "::"].iter().any(|part| name.contains(part));
-            let name = if is_computed { name.replace(['(', ')'], "") } else { name };
+            let name = if is_computed { unqualified(&name) } else { name };
             // A column of a table, beside what has the same name and no table's.
             let is_beside = matches!(&*item, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names))
                 if names.last().is_some_and(|name| alone.contains(&fold(name).text)));
@@ -244,6 +245,12 @@ impl Speller<'_> {
             Expr::InSubquery { expr: row, subquery, negated } => {
                 row_of(row).map(|row| negated_if(*negated, self.row_within(row, subquery)))
             }
+            Expr::IsNull(row) => row_of(row).map(|row| {
+                joined(row.iter().map(|value| Expr::IsNull(Box::new(value.clone()))), BinaryOperator::And, true)
+            }),
+            Expr::IsNotNull(row) => row_of(row).map(|row| {
+                joined(row.iter().map(|value| Expr::IsNotNull(Box::new(value.clone()))), BinaryOperator::And, true)
+            }),
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
                 let escape = escape_char.take().map_or_else(|| text("\\"), Expr::Value);
                 let pattern = call("similar_pattern", vec![pattern.as_ref().clone(), escape]);
@@ -470,6 +477,19 @@ fn name_scalar(query: &mut Query) {
     }
 }
 
+/// An expression's text as it is when tables, quotes and parentheses are left out, as the planner does in some of its names.
+fn unqualified(text: &str) -> String {
+    let is_part_of_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut short = String::with_capacity(text.len());
+    for c in text.chars().filter(|c| *c != '"') {
+        match c {
+            '.' if short.ends_with(is_part_of_name) => short.truncate(short.trim_end_matches(is_part_of_name).len()),
+            c => short.push(c),
+        }
+    }
+    short.replace(['(', ')'], "").to_lowercase()
+}
+
 /// The items of an array that is written down.
 fn listed(expr: &Expr) -> Option<&[Expr]> {
     match expr {
@@ -576,25 +596,21 @@ fn selection(query: Query, table: &Ident, columns: &[Ident], condition: Expr) ->
 
 /// `OVER (w ...)` takes over what w says, as the engine would forget it.
 fn inherit_windows(select: &mut Select) -> Result<()> {
-    let named: Vec<(String, ast::WindowSpec)> = select
-        .named_window
-        .iter()
-        .filter_map(|ast::NamedWindowDefinition(name, definition)| match definition {
-            ast::NamedWindowExpr::WindowSpec(spec) => Some((fold(name).text, spec.clone())),
-            ast::NamedWindowExpr::NamedWindow(_) => None,
-        })
-        .collect();
-    if named.is_empty() { Ok(()) } else { walk::change(&mut select.projection, &mut Heir(named)) }
+    let mut named = Heir(Vec::new());
+    for ast::NamedWindowDefinition(name, definition) in &mut select.named_window {
+        if let ast::NamedWindowExpr::WindowSpec(spec) = definition {
+            named.inherit(spec);
+            named.0.push((fold(name).text, spec.clone()));
+        }
+    }
+    if named.0.is_empty() { Ok(()) } else { walk::change(&mut select.projection, &mut named) }
 }
 
 /// Windows by their names.
 struct Heir(Vec<(String, ast::WindowSpec)>);
 
-impl walk::Change for Heir {
-    fn leave_expr(&mut self, expr: &mut Expr) -> Result<()> {
-        let Expr::Function(Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) = expr else {
-            return Ok(());
-        };
+impl Heir {
+    fn inherit(&self, spec: &mut ast::WindowSpec) {
         let base = spec.window_name.as_ref().map(|name| fold(name).text);
         if let Some((_, base)) = base.and_then(|base| self.0.iter().find(|(name, _)| *name == base)) {
             spec.window_name = None;
@@ -602,6 +618,14 @@ impl walk::Change for Heir {
             if spec.order_by.is_empty() {
                 spec.order_by.clone_from(&base.order_by);
             }
+        }
+    }
+}
+
+impl walk::Change for Heir {
+    fn leave_expr(&mut self, expr: &mut Expr) -> Result<()> {
+        if let Expr::Function(Function { over: Some(ast::WindowType::WindowSpec(spec)), .. }) = expr {
+            self.inherit(spec);
         }
         Ok(())
     }
@@ -632,6 +656,8 @@ impl Speller<'_> {
         let time = model::Value::Time(self.now_us.rem_euclid(model::temporal::MICROS_PER_DAY));
         match name.value.to_lowercase().as_str() {
             "every" => name.value = "bool_and".into(),
+            "array_remove" => name.value = "array_remove_all".into(),
+            "array_replace" => name.value = "array_replace_all".into(),
             "localtime" | "current_time" => return Some(crate::front::literal::expression(&time)),
             "localtimestamp" => return moment(model::ColumnType::Timestamp),
             "current_date" | "today" => return moment(model::ColumnType::Date),

@@ -11,20 +11,27 @@ use crate::front::PUBLIC;
 use crate::front::parse::fold;
 use model::Result;
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, TableFactor,
+    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr, TableFactor,
     TableWithJoins, Value,
 };
 
 /// A column of the joined rows: its name, and how it is written.
 type Output = (String, Expr);
 
-/// Writes the columns out when all sides are tables; `is_other` tells names that stand for something else in this query.
+/// Writes the columns out when all sides are tables, or subqueries that name their columns; `is_other` tells names that stand
+/// for something else in this query.
 ///
-/// Errors: none of its own.
+/// Errors: `Unsupported` for a LEFT join of other sides, of which the engine would show any side's column.
 pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) -> Result<()> {
     let joined: Vec<Option<Joined>> = select.from.iter_mut().map(|from| joined(from, schema, &is_other)).collect();
-    let [Some(Joined { columns, common })] = &joined[..] else { return Ok(()) };
     let is_plain = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if *options == Default::default());
+    let [Some(Joined { columns, common })] = &joined[..] else {
+        let is_left = |from: &TableWithJoins| from.joins.iter().any(|join| is_left_by_names(&join.join_operator));
+        if select.projection.iter().any(is_plain) && select.from.iter().any(is_left) {
+            return joins::unsupported("SELECT * over a LEFT join with USING of what is no table");
+        }
+        return Ok(());
+    };
     let shown = |(name, expr): &Output| match expr {
         Expr::CompoundIdentifier(_) => SelectItem::UnnamedExpr(expr.clone()),
         whole => SelectItem::ExprWithAlias { expr: whole.clone(), alias: Ident::with_quote('"', name) },
@@ -34,7 +41,11 @@ pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&st
         false => vec![item],
     };
     select.projection = std::mem::take(&mut select.projection).into_iter().flat_map(spelled).collect();
-    joins::write_whole(&mut select.selection, common.clone())
+    match select.from.iter().all(|from| from.joins.len() < 2) {
+        true => joins::write_whole(&mut select.selection, common.clone()),
+        // A name that several joins have in common the planner takes for one of several tables.
+        false => joins::coalesce(select, common.clone()),
+    }
 }
 
 /// What the columns stand for that the sides of a join have in common, when all sides are tables.
@@ -124,6 +135,14 @@ fn by_name(common: &[String]) -> JoinConstraint {
     JoinConstraint::Using(common.iter().map(name).collect())
 }
 
+fn is_left_by_names(operator: &JoinOperator) -> bool {
+    matches!(
+        operator,
+        JoinOperator::Left(JoinConstraint::Using(_) | JoinConstraint::Natural)
+            | JoinOperator::LeftOuter(JoinConstraint::Using(_) | JoinConstraint::Natural)
+    )
+}
+
 /// The condition of a join of two sides.
 fn constraint(operator: &mut JoinOperator) -> Option<(Common, &mut JoinConstraint)> {
     match operator {
@@ -139,6 +158,17 @@ fn constraint(operator: &mut JoinOperator) -> Option<(Common, &mut JoinConstrain
 }
 
 fn columns_of(relation: &TableFactor, schema: &dyn Schema, is_other: &impl Fn(&str) -> bool) -> Option<Vec<Output>> {
+    if let TableFactor::Derived { subquery, alias: Some(alias), .. } = relation {
+        let names = match &alias.columns[..] {
+            [] => written_names(&subquery.body)?,
+            columns => columns.iter().map(|column| fold(&column.name).text).collect(),
+        };
+        let column = |name: String| {
+            let parts = vec![alias.name.clone(), Ident::with_quote('"', &name)];
+            (name, Expr::CompoundIdentifier(parts))
+        };
+        return Some(names.into_iter().map(column).collect());
+    }
     let TableFactor::Table { name, alias, args: None, .. } = relation else { return None };
     // What a view reads is written with its schema, so that no name of the query around it is taken for it.
     let (ident, is_table) = match &name.0[..] {
@@ -160,4 +190,22 @@ fn columns_of(relation: &TableFactor, schema: &dyn Schema, is_other: &impl Fn(&s
         (name.clone(), Expr::CompoundIdentifier(parts))
     };
     Some(table.visible().map(column).collect())
+}
+
+/// The columns of a query that has names for all of them.
+fn written_names(body: &SetExpr) -> Option<Vec<String>> {
+    match body {
+        SetExpr::Query(query) => written_names(&query.body),
+        SetExpr::SetOperation { left, .. } => written_names(left),
+        SetExpr::Select(select) => {
+            let name = |item: &SelectItem| match item {
+                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(|name| fold(name).text),
+                item => super::named_alone(item),
+            };
+            let names: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
+            let is_alone = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+            names.iter().all(is_alone).then_some(names)
+        }
+        _ => None,
+    }
 }

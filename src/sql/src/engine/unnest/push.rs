@@ -7,12 +7,12 @@
 
 use super::free::{Outer, free, lateral_of, rename_free, subquery_of, with_subquery};
 use super::{Unnester, column_exprs, same_keys, unsupported};
+use crate::engine::functions::ranks::row_number;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::error::Result as DfResult;
 use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{

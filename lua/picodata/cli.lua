@@ -102,7 +102,8 @@ end
 function COMMANDS.expel(words)
     if not words[1] then return fail('expel needs the name of an instance', 2) end
     cli.connect(words[2]):call('picodata.expel', {words[1]})
-    print(words[1] .. ' is leaving: its rows go to others first. End its process only when `picodata status` shows it no more')
+    print(words[1] .. ' is leaving: its rows go to others first')
+    print('end its process when `picodata status` shows it no more')
     return 0
 end
 

@@ -238,6 +238,22 @@ def test_bad_input_is_refused(cluster, table, args, code, words):
         assert instance.call("crud.count", table, []) == 0
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"name": "a", "type": "int", "default": 1}, ["default", "nullable"]),
+        ({"name": "a"}, ["type"]),
+        (["a"], ["2"]),
+        ("a", ["{name=, type=, nullable=}"]),
+        ({"name": "a", "type": "int", "nullable": "yes"}, ["create_table"]),
+    ],
+)
+def test_a_column_is_described_by_what_is_known(cluster, column, words):
+    options = {"name": "described", "columns": [column], "primary_key": ["a"]}
+    error = error_of(cluster[0].call, "create_table", options)
+    assert error[0] == 20002 and all(word in error[1] for word in words), error
+
+
 def test_a_row_beyond_what_the_storage_takes_is_refused(cluster, table):
     for instance in cluster:
         code, message = error_of(instance.call, "crud.insert", table, [1, "x" * (2 << 20), 0])

@@ -46,7 +46,7 @@ pub fn run<T: Send + 'static>(
         return result;
     }
     task.abort();
-    parked.or_error("a worker thread")?;
+    parked.or_error("the end of the statement")?;
     Err(threads::stopped())
 }
 

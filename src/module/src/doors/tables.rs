@@ -6,7 +6,10 @@ use model::msgpack::{Reader, write_bool};
 use model::{
     Code, Column, ColumnType, Distribution, Durability, Engine, Error, Index, Result, SchemaChange, Table, TableState,
 };
-use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::time::Duration;
 
 /// How long a change may take where the caller set no limit.
@@ -32,17 +35,41 @@ struct TableOptions {
 }
 
 /// A column as `{name=, type=, nullable=}` or `{'name', 'type'}`.
+struct ColumnOptions(NamedColumn);
+
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum ColumnOptions {
-    Named {
-        name: String,
-        #[serde(rename = "type")]
-        ty: String,
-        #[serde(alias = "is_nullable", default)]
-        nullable: bool,
-    },
-    Plain(String, String),
+#[serde(deny_unknown_fields)]
+struct NamedColumn {
+    name: String,
+    #[serde(rename = "type")]
+    ty: String,
+    #[serde(alias = "is_nullable", default)]
+    nullable: bool,
+}
+
+impl<'de> Deserialize<'de> for ColumnOptions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = NamedColumn;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a column as {name=, type=, nullable=} or {'name', 'type'}")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<NamedColumn, A::Error> {
+                NamedColumn::deserialize(MapAccessDeserializer::new(map))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<NamedColumn, A::Error> {
+                let (name, ty) = <(String, String)>::deserialize(SeqAccessDeserializer::new(seq))?;
+                Ok(NamedColumn { name, ty, nullable: false })
+            }
+        }
+
+        deserializer.deserialize_any(Either).map(Self)
+    }
 }
 
 #[derive(Deserialize)]
@@ -173,11 +200,7 @@ fn table_of(options: TableOptions) -> Result<Table> {
     Ok(table)
 }
 
-fn column_of(options: ColumnOptions) -> Result<Column> {
-    let (name, ty, nullable) = match options {
-        ColumnOptions::Named { name, ty, nullable } => (name, ty, nullable),
-        ColumnOptions::Plain(name, ty) => (name, ty, false),
-    };
+fn column_of(ColumnOptions(NamedColumn { name, ty, nullable }): ColumnOptions) -> Result<Column> {
     let Some(ty) = ColumnType::from_name(&ty) else {
         return Err(Error::new(Code::Argument, format!("column \"{name}\" has a type that is not known: '{ty}'")));
     };

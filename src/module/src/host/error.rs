@@ -35,7 +35,11 @@ pub fn last() -> Error {
 pub fn from_wire(number: u32, message: &str) -> Error {
     match Code::from_number(number) {
         Some(code) => split_hint(code, message),
-        None => Error { hint: hint_for(number).map(str::to_owned), ..Error::new(map_code(number), message) },
+        None => {
+            // What it goes on with is an option that is none of ours.
+            let message = message.split(" Check '").next().unwrap_or(message);
+            Error { hint: hint_for(number).map(str::to_owned), ..Error::new(map_code(number), message) }
+        }
     }
 }
 
@@ -43,9 +47,12 @@ pub fn from_wire(number: u32, message: &str) -> Error {
 fn hint_for(number: u32) -> Option<&'static str> {
     const WAL_IO: u32 = Host::WalIo as u32;
     const MEMORY: u32 = Host::MemoryIssue as u32;
+    const MEMTX_TUPLE: u32 = Host::MemtxMaxTupleSize as u32;
+    const VINYL_TUPLE: u32 = Host::VinylMaxTupleSize as u32;
     match number {
         WAL_IO => Some("make room on the disk of the instance's data_dir; writes go on by themselves then"),
         MEMORY => Some("delete rows, or start the instance with a larger memtx_memory"),
+        MEMTX_TUPLE | VINYL_TUPLE => Some("a row has at most 1 MiB: divide it into several"),
         _ => None,
     }
 }

@@ -64,14 +64,11 @@ pub(super) async fn run(
 }
 
 fn not_on_keys(number: usize, statement: &Statement) -> Error {
-    let message = format!(
-        "statement {} of the transaction ({}) does not work on whole primary keys",
-        number + 1,
-        statement.kind()
-    );
+    let message =
+        format!("statement {} of the transaction ({}) is none that a transaction takes", number + 1, statement.kind());
     Error::new(Code::Unsupported, message).with_hint(
-        "a transaction takes SELECT, UPDATE and DELETE with the whole primary key in WHERE, and INSERT of literals and \
-         parameters, of sharded tables, without RETURNING",
+        "a transaction takes SELECT of columns, UPDATE and DELETE with the whole primary key in WHERE, and INSERT of literals \
+         and parameters, of sharded tables, without RETURNING; UPDATE sets constants, or adds them to columns that are NOT NULL",
     )
 }
 

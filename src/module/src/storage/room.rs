@@ -1,7 +1,8 @@
 //! Memory that rows of users leave to the cluster's own log. Without it an instance that is full could not take part in Raft
 //! any more once an entry needs more than a few bytes, and then nobody could delete a row.
 //!
-//! The host says how much there is only through Lua, so that is asked again whenever so much was written as there was room for.
+//! The host says how much there is only through Lua, so that is asked again whenever half as much was written as there was room
+//! for, and after 2 MiB.
 
 use crate::raft::disk;
 use crate::start::lua;
@@ -16,6 +17,9 @@ const RESERVED_BYTES_MAX: i64 = 8 << 20;
 const PIECE_BYTES: i64 = 16 << 20;
 /// What a tuple takes beside its bytes: its head, and places in indexes.
 const TUPLE_BYTES: i64 = 64;
+
+/// After so many bytes memory is looked at again in any case.
+const ASKED_AFTER_BYTES: i64 = 2 << 20;
 
 thread_local! {
     /// How much may be written until memory is looked at again.
@@ -79,8 +83,9 @@ pub fn admit(space: TableId, bytes: usize) -> Result<()> {
         return Ok(());
     }
     let left = memory()?.left() - wanted;
-    // Asked again in good time: room may be less than it seems, as pieces of it are too small.
-    LEFT.set(left / 2);
+    // Asked again in good time: room may be less than it seems, as pieces of it are too small, and what replication and moves
+    // write is not counted here.
+    LEFT.set((left / 2).min(ASKED_AFTER_BYTES));
     let is_on_disk = || {
         super::get()
             .is_ok_and(|storage| storage.tables().get(space).is_some_and(|layout| layout.table.engine == Engine::Vinyl))

@@ -47,6 +47,7 @@ pub unsafe extern "C-unwind" fn luaopen_picodata_core(l: *mut lua_State) -> c_in
             l,
             &[
                 (c"call", host::lua::call),
+                (c"follower_connected", net::follower::follower_connected),
                 (c"schema_changed", schema_work::schema_changed),
                 (c"row_changed", storage::watching::row_changed),
                 (c"space_truncated", storage::watching::space_truncated),

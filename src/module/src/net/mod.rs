@@ -8,6 +8,7 @@
 
 pub mod error;
 mod expiry;
+pub mod follower;
 mod handshake;
 mod link;
 pub mod mini_server;
@@ -24,5 +25,7 @@ pub use wire::outbound::Priority;
 
 /// The user by which instances know one another; its password is the cluster's secret.
 pub const SERVICE_USER: &str = "pico_service";
+/// The user by which followers ask for rows; its password is the same.
+pub const REPLICATION_USER: &str = "pico_replication";
 /// The procedure that runs a batch of operations.
 pub const BATCH_PROCEDURE: &str = "picodata.peer.batch";

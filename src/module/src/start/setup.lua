@@ -3,7 +3,7 @@
 
 local setup = {}
 
-local SERVICE_USER = 'pico_service'
+local SERVICE_USER, REPLICATION_USER = 'pico_service', 'pico_replication'
 
 --- Whether the storage is open: until then the host keeps a function in the place of its options.
 function setup.is_open()
@@ -32,7 +32,9 @@ function setup.create(spec)
     box.begin()
     box.schema.user.create(SERVICE_USER, {if_not_exists = true})
     box.schema.user.passwd(SERVICE_USER, spec.secret)
-    box.schema.user.grant(SERVICE_USER, 'replication', nil, nil, {if_not_exists = true})
+    box.schema.user.create(REPLICATION_USER, {if_not_exists = true})
+    box.schema.user.passwd(REPLICATION_USER, spec.secret)
+    box.schema.user.grant(REPLICATION_USER, 'replication', nil, nil, {if_not_exists = true})
     if spec.admin_password then
         box.schema.user.passwd('admin', spec.admin_password)
     end
@@ -62,6 +64,11 @@ function setup.watch_schema()
     end
     box.space._truncate:on_replace(core.space_truncated)
     box.ctl.on_shutdown(core.shut_down)
+    box.session.on_auth(function(user, is_known)
+        if is_known and user == REPLICATION_USER then
+            core.follower_connected(box.session.fd())
+        end
+    end)
 end
 
 --- The triggers that tell of each change of a table's rows, by the number of its space.

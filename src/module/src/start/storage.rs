@@ -2,7 +2,7 @@
 
 use super::lua;
 use crate::host::door;
-use crate::net::SERVICE_USER;
+use crate::net::REPLICATION_USER;
 use crate::node::Me;
 use crate::raft::disk;
 use crate::storage::truncation;
@@ -60,7 +60,7 @@ pub fn is_open() -> Result<bool> {
 
 /// How a member of the replicaset is followed.
 pub fn replication_uri(config: &Config, member: &Address) -> String {
-    format!("{SERVICE_USER}:{}@{member}", config.cluster_secret)
+    format!("{REPLICATION_USER}:{}@{member}", config.cluster_secret)
 }
 
 /// Sets whom this instance follows.

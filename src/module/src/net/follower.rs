@@ -1,11 +1,15 @@
 //! The connections over which followers get their rows. The host sends each row by itself, in a packet of its own that wakes the
 //! follower. Without TCP_NODELAY the kernel keeps rows back while an earlier one is not acknowledged, and sends them together:
-//! under load less work on both sides and a shorter way for all of them, and no wait where one row is on its way at a time. A
-//! follower answers as soon as its log has a row, so nothing waits for a delayed acknowledgement.
+//! under load less work on both sides and a shorter way for all of them, and no wait where one row is on its way at a time.
+//!
+//! The kernel delays acknowledgements by 40 ms unless there is an answer to go with, and the host's applier answers whole
+//! transactions only. So a follower has its kernel acknowledge what came in each turn of its loop: else the second row of a
+//! transaction would wait for that of the first.
 //!
 //! Where the way is long a row would wait for most of a round trip, so it is done between near neighbours only.
 
-use crate::host::lua as host_lua;
+use crate::host::{clock, lua as host_lua, turn};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ffi::c_int;
 use tarantool::ffi::lua::lua_State;
 
@@ -20,17 +24,8 @@ pub unsafe extern "C-unwind" fn follower_connected(l: *mut lua_State) -> c_int {
     // SAFETY: as above.
     let Some(fd) = (unsafe { host_lua::uint_arg(l, 1) }).and_then(|fd| c_int::try_from(fd).ok()) else { return 0 };
     if round_trip_us(fd).is_some_and(|us| us < NEAR_US) {
-        let off: c_int = 0;
-        // SAFETY: the pointer and size describe `off`. It may fail on a connection that has ended.
-        unsafe {
-            libc::setsockopt(
-                fd,
-                libc::IPPROTO_TCP,
-                libc::TCP_NODELAY,
-                (&raw const off).cast(),
-                size_of::<c_int>() as u32,
-            )
-        };
+        // It fails on a connection that has ended.
+        set(fd, libc::TCP_NODELAY, 0);
     }
     0
 }
@@ -44,4 +39,82 @@ fn round_trip_us(fd: c_int) -> Option<u32> {
     let result =
         unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut size) };
     (result == 0).then_some(info.tcpi_rtt)
+}
+
+/// How often the connections are looked for: the host tells nobody when it makes another.
+const LOOK_S: f64 = 1.0;
+
+thread_local! {
+    static FOLLOWING: Following = const {
+        Following { port: OnceCell::new(), is_on: Cell::new(false), sockets: RefCell::new(Vec::new()), next_look_s: Cell::new(0.0) }
+    };
+}
+
+struct Following {
+    /// Where this instance listens: connections there are others'.
+    port: OnceCell<u16>,
+    is_on: Cell<bool>,
+    /// Connections that the host has made.
+    sockets: RefCell<Vec<c_int>>,
+    next_look_s: Cell<f64>,
+}
+
+/// This instance follows others from now on, or nobody.
+pub fn follow(port: u16, is_on: bool) {
+    FOLLOWING.with(|following| {
+        following.is_on.set(is_on);
+        following.next_look_s.set(0.0);
+        if following.port.set(port).is_ok() {
+            turn::each(acknowledge);
+        }
+    });
+}
+
+/// Runs in each turn of the loop.
+fn acknowledge() {
+    FOLLOWING.with(|following| {
+        if !following.is_on.get() {
+            return;
+        }
+        let now_s = clock::now_s();
+        if now_s >= following.next_look_s.get() {
+            following.next_look_s.set(now_s + LOOK_S);
+            let port = following.port.get().copied().unwrap_or_default();
+            following.sockets.replace(connections().filter(|fd| is_appliers(*fd, port)).collect());
+        }
+        for fd in following.sockets.borrow().iter() {
+            let _ = set(*fd, libc::TCP_QUICKACK, 1);
+        }
+    });
+}
+
+/// All descriptors of this process.
+fn connections() -> impl Iterator<Item = c_int> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether it is a connection that this process has made, and not by our sockets, which have a time of their own after which
+/// they give up.
+fn is_appliers(fd: c_int, listening: u16) -> bool {
+    // SAFETY: numbers only, for which zero is a value.
+    let mut name: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let mut size = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    // SAFETY: the pointer and size describe `name`.
+    let named = unsafe { libc::getsockname(fd, (&raw mut name).cast(), &raw mut size) };
+    let is_inet = [libc::AF_INET, libc::AF_INET6].contains(&c_int::from(name.sin6_family));
+    named == 0 && is_inet && u16::from_be(name.sin6_port) != listening && get(fd, libc::TCP_USER_TIMEOUT) == Some(0)
+}
+
+fn get(fd: c_int, option: c_int) -> Option<c_int> {
+    let (mut value, mut size) = (0, size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: the pointer and size describe `value`.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, option, (&raw mut value).cast(), &raw mut size) };
+    (result == 0).then_some(value)
+}
+
+fn set(fd: c_int, option: c_int, value: c_int) -> bool {
+    let size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the pointer and size describe `value`.
+    unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, option, (&raw const value).cast(), size) == 0 }
 }

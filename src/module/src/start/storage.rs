@@ -2,7 +2,7 @@
 
 use super::lua;
 use crate::host::door;
-use crate::net::REPLICATION_USER;
+use crate::net::{REPLICATION_USER, follower};
 use crate::node::Me;
 use crate::raft::disk;
 use crate::storage::truncation;
@@ -67,6 +67,7 @@ pub fn replication_uri(config: &Config, member: &Address) -> String {
 pub fn set_replication(config: &Config, members: &[Address]) -> Result<()> {
     let mut options = Options::default();
     options.texts("replication", &members.iter().map(|member| replication_uri(config, member)).collect::<Vec<_>>());
+    follower::follow(config.listen.port, !members.is_empty());
     call("configure", &options.finish())
 }
 

@@ -9,7 +9,9 @@
 //! Where the way is long a row would wait for most of a round trip, so it is done between near neighbours only.
 
 use crate::host::{clock, lua as host_lua, turn};
+use boot::Address;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use tarantool::ffi::lua::lua_State;
 
@@ -45,65 +47,67 @@ fn round_trip_us(fd: c_int) -> Option<u32> {
 const LOOK_S: f64 = 1.0;
 
 thread_local! {
-    static FOLLOWING: Following = const {
-        Following { port: OnceCell::new(), is_on: Cell::new(false), sockets: RefCell::new(Vec::new()), next_look_s: Cell::new(0.0) }
-    };
+    static FOLLOWING: OnceCell<&'static Following> = const { OnceCell::new() };
 }
 
+#[derive(Default)]
 struct Following {
-    /// Where this instance listens: connections there are others'.
-    port: OnceCell<u16>,
-    is_on: Cell<bool>,
-    /// Connections that the host has made.
+    /// The ports of those that are followed.
+    ports: RefCell<BTreeSet<u16>>,
+    /// Connections that the host has made to them.
     sockets: RefCell<Vec<c_int>>,
     next_look_s: Cell<f64>,
 }
 
-/// This instance follows others from now on, or nobody.
-pub fn follow(port: u16, is_on: bool) {
-    FOLLOWING.with(|following| {
-        following.is_on.set(is_on);
-        following.next_look_s.set(0.0);
-        if following.port.set(port).is_ok() {
+/// From now on this instance follows these, or nobody.
+pub fn follow(members: &[Address]) {
+    let following = FOLLOWING.with(|cell| {
+        *cell.get_or_init(|| {
             turn::each(acknowledge);
-        }
+            Box::leak(Box::default())
+        })
     });
+    following.ports.replace(members.iter().map(|member| member.port).collect());
+    following.next_look_s.set(0.0);
 }
 
 /// Runs in each turn of the loop.
 fn acknowledge() {
-    FOLLOWING.with(|following| {
-        if !following.is_on.get() {
-            return;
-        }
-        let now_s = clock::now_s();
-        if now_s >= following.next_look_s.get() {
-            following.next_look_s.set(now_s + LOOK_S);
-            let port = following.port.get().copied().unwrap_or_default();
-            following.sockets.replace(connections().filter(|fd| is_appliers(*fd, port)).collect());
-        }
-        for fd in following.sockets.borrow().iter() {
-            let _ = set(*fd, libc::TCP_QUICKACK, 1);
-        }
-    });
+    let Some(following) = FOLLOWING.with(|cell| cell.get().copied()) else { return };
+    let ports = following.ports.borrow();
+    if ports.is_empty() {
+        return;
+    }
+    let now_s = clock::now_s();
+    if now_s >= following.next_look_s.get() {
+        following.next_look_s.set(now_s + LOOK_S);
+        following.sockets.replace(descriptors().filter(|fd| is_appliers(*fd, &ports)).collect());
+    }
+    for fd in following.sockets.borrow().iter() {
+        set(*fd, libc::TCP_QUICKACK, 1);
+    }
 }
 
 /// All descriptors of this process.
-fn connections() -> impl Iterator<Item = c_int> {
+fn descriptors() -> impl Iterator<Item = c_int> {
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// Whether it is a connection that this process has made, and not by our sockets, which have a time of their own after which
-/// they give up.
-fn is_appliers(fd: c_int, listening: u16) -> bool {
+/// Whether it is a connection to one of these ports, and none of our sockets, which have a time of their own after which they
+/// give up.
+fn is_appliers(fd: c_int, ports: &BTreeSet<u16>) -> bool {
     // SAFETY: numbers only, for which zero is a value.
-    let mut name: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    let mut peer: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
     let mut size = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-    // SAFETY: the pointer and size describe `name`.
-    let named = unsafe { libc::getsockname(fd, (&raw mut name).cast(), &raw mut size) };
-    let is_inet = [libc::AF_INET, libc::AF_INET6].contains(&c_int::from(name.sin6_family));
-    named == 0 && is_inet && u16::from_be(name.sin6_port) != listening && get(fd, libc::TCP_USER_TIMEOUT) == Some(0)
+    // SAFETY: the pointer and size describe `peer`.
+    let is_connected = unsafe { libc::getpeername(fd, (&raw mut peer).cast(), &raw mut size) } == 0;
+    // The port is at the same place in addresses of both kinds.
+    let is_inet = [libc::AF_INET, libc::AF_INET6].contains(&c_int::from(peer.sin6_family));
+    is_connected
+        && is_inet
+        && ports.contains(&u16::from_be(peer.sin6_port))
+        && get(fd, libc::TCP_USER_TIMEOUT) == Some(0)
 }
 
 fn get(fd: c_int, option: c_int) -> Option<c_int> {

@@ -9,7 +9,6 @@
 //! Where the way is long a row would wait for most of a round trip, so it is done between near neighbours only.
 
 use crate::host::{clock, lua as host_lua, turn};
-use boot::Address;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::c_int;
@@ -59,15 +58,15 @@ struct Following {
     next_look_s: Cell<f64>,
 }
 
-/// From now on this instance follows these, or nobody.
-pub fn follow(members: &[Address]) {
+/// From now on this instance follows whoever listens at these ports, or nobody.
+pub fn follow(ports: BTreeSet<u16>) {
     let following = FOLLOWING.with(|cell| {
         *cell.get_or_init(|| {
             turn::each(acknowledge);
             Box::leak(Box::default())
         })
     });
-    following.ports.replace(members.iter().map(|member| member.port).collect());
+    following.ports.replace(ports);
     following.next_look_s.set(0.0);
 }
 

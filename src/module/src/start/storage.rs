@@ -67,7 +67,7 @@ pub fn replication_uri(config: &Config, member: &Address) -> String {
 pub fn set_replication(config: &Config, members: &[Address]) -> Result<()> {
     let mut options = Options::default();
     options.texts("replication", &members.iter().map(|member| replication_uri(config, member)).collect::<Vec<_>>());
-    follower::follow(members);
+    follower::follow(members.iter().map(|member| member.port).collect());
     call("configure", &options.finish())
 }
 

@@ -11,6 +11,24 @@ WRITES_BEFORE = 200
 WRITES_AFTER = 200
 
 
+# How many connections of a process have no TCP_NODELAY.
+SHARING = """
+    local ffi = require('ffi')
+    pcall(ffi.cdef, [[
+        int test_getsockopt(int fd, int level, int name, void *value, unsigned *size) __asm__("getsockopt");
+        int test_getpeername(int fd, void *name, unsigned *size) __asm__("getpeername");
+    ]])
+    local found = 0
+    for fd = 0, 1023 do
+        local value, size, name_size = ffi.new('int[1]'), ffi.new('unsigned[1]', 4), ffi.new('unsigned[1]', 128)
+        local is_connected = ffi.C.test_getpeername(fd, ffi.new('char[128]'), name_size) == 0
+        local is_known = is_connected and ffi.C.test_getsockopt(fd, 6, 1, value, size) == 0
+        if is_known and value[0] == 0 then found = found + 1 end
+    end
+    return found
+"""
+
+
 @pytest.fixture
 def cluster(workshop):
     return workshop.pairs()
@@ -33,6 +51,18 @@ class Writer(threading.Thread):
             except tarantool.error.DatabaseError:
                 pass  # Not acknowledged: it may be there or not.
             key += self.step
+
+
+def test_rows_share_packets_on_the_way_to_a_follower_and_nowhere_else(workshop):
+    cluster = workshop.cluster(2, replication_factor=2).start()
+    cluster.wait_in_sync()
+    master = cluster.master_of(cluster[0].status()["replicasets"][0]["name"])
+    follower = next(i for i in cluster if i is not master)
+    assert [i.eval(SHARING)[0] for i in (master, follower)] == [1, 0]
+    follower.kill()
+    follower.start()
+    cluster.wait_in_sync()
+    assert [i.eval(SHARING)[0] for i in (master, follower)] == [1, 0]
 
 
 def test_replicas_have_what_was_acknowledged(cluster):

@@ -58,11 +58,14 @@ def test_rows_share_packets_on_the_way_to_a_follower_and_nowhere_else(workshop):
     cluster.wait_in_sync()
     master = cluster.master_of(cluster[0].status()["replicasets"][0]["name"])
     follower = next(i for i in cluster if i is not master)
-    assert [i.eval(SHARING)[0] for i in (master, follower)] == [1, 0]
+
+    def is_so():
+        return [i.eval(SHARING)[0] for i in (master, follower)] == [1, 0]
+
+    assert is_so()
     follower.kill()
     follower.start()
-    cluster.wait_in_sync()
-    assert [i.eval(SHARING)[0] for i in (master, follower)] == [1, 0]
+    wait_until(is_so, "the follower to follow again")
 
 
 def test_replicas_have_what_was_acknowledged(cluster):

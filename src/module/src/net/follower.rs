@@ -42,7 +42,7 @@ fn round_trip_us(fd: c_int) -> Option<u32> {
     (result == 0).then_some(info.tcpi_rtt)
 }
 
-/// How often the connections are looked for: the host tells nobody when it makes another.
+/// How often it is looked whether the connections are still there: the host tells nobody when it makes another.
 const LOOK_S: f64 = 1.0;
 
 thread_local! {
@@ -80,7 +80,12 @@ fn acknowledge() {
     let now_s = clock::now_s();
     if now_s >= following.next_look_s.get() {
         following.next_look_s.set(now_s + LOOK_S);
-        following.sockets.replace(descriptors().filter(|fd| is_appliers(*fd, &ports)).collect());
+        let mut sockets = following.sockets.borrow_mut();
+        sockets.retain(|fd| is_appliers(*fd, &ports));
+        // There may be thousands of others.
+        if sockets.len() < ports.len() {
+            *sockets = descriptors().filter(|fd| is_appliers(*fd, &ports)).collect();
+        }
     }
     for fd in following.sockets.borrow().iter() {
         set(*fd, libc::TCP_QUICKACK, 1);

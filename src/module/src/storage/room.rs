@@ -102,7 +102,7 @@ pub fn check(bytes: usize) -> Result<()> {
     if memory.free() < memory.reserved() {
         return Err(full());
     }
-    disk::probe(bytes).map_err(|_| full())
+    disk::probe(bytes).map_err(|error| if error.code == Code::Storage { full() } else { error })
 }
 
 #[cfg(test)]

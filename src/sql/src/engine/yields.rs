@@ -2,11 +2,12 @@
 //! unit of what its task may do at a time while it asks the node below. With more of them inside one another than a task has
 //! units, which are 128, nothing below is ever asked: a join of 150 tables took its whole time and had no row.
 
+use super::gather::with_children;
 use datafusion::common::config::ConfigOptions;
 use datafusion::error::Result as DfResult;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use std::sync::Arc;
 
 /// How many of them are inside one another, but for those above scans.
@@ -44,5 +45,5 @@ fn apart(plan: Arc<dyn ExecutionPlan>, mut above: usize) -> DfResult<Arc<dyn Exe
     if plan.children().iter().zip(&children).all(|(old, new)| Arc::ptr_eq(old, new)) {
         return Ok(plan);
     }
-    plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    with_children(&plan, children)
 }

@@ -103,7 +103,7 @@ function COMMANDS.expel(words)
     if not words[1] then return fail('expel needs the name of an instance', 2) end
     cli.connect(words[2]):call('picodata.expel', {words[1]})
     print(words[1] .. ' is leaving: its rows go to others first')
-    print('end its process when `picodata status` shows it no more')
+    print('it is out when `picodata status` says Expelled; its process ends by itself')
     return 0
 end
 
@@ -141,7 +141,8 @@ function cli.main(words)
     end
     local ok, status = pcall(command, {unpack(words, 2)})
     if not ok then
-        return fail(type(status) == 'cdata' and status.message or tostring(status))
+        if type(status) ~= 'cdata' then return fail(tostring(status)) end
+        return fail(('error %d: %s'):format(status.code, status.message))
     end
     return status
 end

@@ -245,7 +245,8 @@ local function print_status(status)
         status.catalog_version))
     local rows = {}
     for _, i in ipairs(status.instances) do
-        table.insert(rows, {i.name, i.state, i.master and 'master' or 'replica', i.replicaset, i.tier, i.address})
+        local state = i.state .. (i.leaving and ', leaving' or '')
+        table.insert(rows, {i.name, state, i.master and 'master' or 'replica', i.replicaset, i.tier, i.address})
     end
     print_names(rows, {'instance', 'state', 'role', 'replicaset', 'tier', 'address'})
     rows = {}

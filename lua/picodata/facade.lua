@@ -50,6 +50,7 @@ local FUNCTIONS = {
     {'set_weight', 'replicaset, weight', 'sets how large a share of the buckets a replicaset takes'},
     {'set_setting', 'name, value', 'changes a setting of the cluster; nil resets it'},
     {'settings', '', 'every setting with its value, its default and what it means'},
+    {'options', '', 'every option of picodata.start with its default and what it takes'},
 }
 
 -- Packs the arguments with the missing ones kept as nulls: a Lua table alone would lose them.
@@ -91,6 +92,10 @@ function picodata.help(name)
     if name == nil then
         table.insert(lines, 'picodata.console()\n    opens an SQL prompt')
         table.insert(lines, "picodata.help('crud')\n    this text, in part")
+    elseif name == 'start' then
+        for _, option in ipairs(picodata.options()) do
+            table.insert(lines, ('    %s (%s)\n        %s'):format(option.name, option.default, option.takes))
+        end
     elseif #lines == 0 then
         table.insert(lines, ('there is no picodata.%s; picodata.help() lists what there is'):format(name))
     end

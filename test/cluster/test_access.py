@@ -16,7 +16,7 @@ CALL = 0x0A
 INVALID_MSGPACK = 20
 FUNCTIONS = [
     "sql", "queries", "cancel", "status", "create_table", "drop_table", "create_index", "call", "bucket_id", "expel",
-    "set_weight", "set_setting", "settings",
+    "set_weight", "set_setting", "settings", "options",
     "crud.insert", "crud.insert_many", "crud.replace", "crud.replace_many", "crud.get", "crud.update", "crud.upsert",
     "crud.delete", "crud.select", "crud.count",
 ]  # fmt: skip
@@ -97,7 +97,7 @@ BODIES = {
 def test_strange_arguments_are_refused_by_every_function(cluster, what):
     raw = Raw(cluster[1])
     for function in FUNCTIONS:
-        if function in ("status", "queries", "settings"):
+        if function in ("status", "queries", "settings", "options"):
             continue  # They take none, and none of these is an error to them.
         code = raw.call(f"picodata.{function}", BODIES[what])
         assert code is not None and 20000 < code < 21000, (function, code)

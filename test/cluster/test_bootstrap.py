@@ -2,6 +2,7 @@
 
 import time
 
+import ports
 import pytest
 from harness import wait_until
 
@@ -163,3 +164,42 @@ def test_expelled_instances_are_gone(workshop):
     assert victim.exit_code() != 0
     assert "start it with an empty data_dir" in victim.log()
     assert rest[1].sql("SELECT 1") == [[1]]
+
+
+def move(instance):
+    """Gives an instance that has ended another address."""
+    instance.port = ports.take()
+    instance.address = f"127.0.0.1:{instance.port}"
+    instance.config["listen"] = instance.address
+    return instance
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_an_instance_comes_back_at_another_address(workshop, size):
+    """Of two voters neither is a majority: the one that stayed answers where it is asked from."""
+    cluster = workshop.cluster(size, replication_factor=size).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    cluster.wait_in_sync()
+    for instance in cluster:
+        instance.stop()
+        move(instance).start()
+        cluster.wait_whole()
+        cluster.wait_in_sync()
+        for other in cluster:
+            told = {i["name"]: i["address"] for i in other.status()["instances"]}
+            assert told[instance.name] == instance.address
+    assert [i.sql("INSERT INTO t VALUES (?)", at) for at, i in enumerate(cluster)] == [1] * size
+    assert cluster[0].sql("SELECT count(*) FROM t") == [[size]]
+
+
+def test_status_says_who_is_leaving(workshop):
+    """The last member of a replicaset whose buckets may not move can not go yet."""
+    cluster = workshop.cluster(2).start().wait_balanced()
+    cluster[0].call("set_setting", "balance", False)
+    assert not any(i["leaving"] for i in cluster[0].status()["instances"])
+    cluster[0].call("expel", "i2")
+    leaving = {i["name"]: (i["state"], i["leaving"]) for i in cluster[0].status()["instances"]}
+    assert leaving == {"i1": ("Online", False), "i2": ("Online", True)}
+    cluster[0].call("set_setting", "balance", True)
+    wait_until(lambda: state_of(cluster[0], cluster[1]) == "Expelled", "the instance to be expelled")
+    assert not any(i["leaving"] for i in cluster[0].status()["instances"])

@@ -105,7 +105,7 @@ def test_what_fails_says_why_and_ends_with_1(shop):
     status, _, err = run("sql", "nowhere", "-c", "SELECT 1")
     assert status == 1 and "HOST:PORT" in err
     status, _, err = run("expel", "i9", address(shop[0]))
-    assert status == 1 and "i9" in err
+    assert status == 1 and "i9" in err and "error 20309" in err
     assert run("expel")[0] == 2
     assert run("sql", address(shop[0]), "-c")[0] == 2
     status, _, err = run("sql", address(shop[0]), "more")

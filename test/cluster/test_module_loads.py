@@ -63,6 +63,12 @@ def test_help_lists_every_function(tmp_path):
         assert f"picodata.{name}(" in done.stdout
 
 
+def test_help_lists_every_option_of_a_start(tmp_path):
+    done = tarantool("print(require('picodata').help('start')) os.exit(0)", tmp_path)
+    for option in ["name (required)", "join_timeout (no end)", "bucket_count (3000)"]:
+        assert f"    {option}\n" in done.stdout, done.stdout + done.stderr
+
+
 def test_scans_look_ahead_on_the_host_that_we_support(workshop):
     instance = workshop.cluster(1).start()[0]
     assert "is online" in instance.log()

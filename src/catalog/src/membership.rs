@@ -74,7 +74,7 @@ impl State {
         if namesake.is_some_and(|expelled| expelled.uuid == newcomer.uuid) {
             let message =
                 format!("instance \"{}\" was expelled and can not come back with its old data", newcomer.name);
-            return Err(Error::new(Code::NoSuchInstance, message).with_hint("empty its data folder and start it again"));
+            return Err(Error::new(Code::NameTaken, message).with_hint("empty its data folder and start it again"));
         }
         if let Some(twin) = self.topology.instances.values().find(|other| other.uuid == newcomer.uuid) {
             let message =

@@ -55,7 +55,7 @@ settings! {
     SqlTimeoutS = "sql_timeout_s", Integer { default: 60, min: 1, max: 86_400 };
     /// Seconds after which a schema change that did not reach every replicaset is undone, unless it says otherwise.
     SchemaTimeoutS = "schema_timeout_s", Integer { default: 10, min: 1, max: 3_600 };
-    /// Members of a replicaset that must hold a write before it is acknowledged.
+    /// Members of a replicaset, the master among them, that have to be in sync for it to take writes.
     MinInSync = "min_in_sync", Integer { default: 1, min: 1, max: 31 };
     /// Milliseconds that a write waits for the members in sync before its outcome is unknown.
     AckTimeoutMs = "ack_timeout_ms", Integer { default: 10_000, min: 10, max: 600_000 };

@@ -389,7 +389,7 @@ fn a_name_belongs_to_its_data_until_it_is_expelled() {
     assert_eq!(asked.error(report(2, InstanceState::Expelled)).0, Code::Conflict);
     asked.ok(Op::Expel { instance: "i2".into() });
     asked.ok(report(2, InstanceState::Expelled));
-    assert_eq!(asked.error(join(2, 0)).0, Code::NoSuchInstance);
+    assert_eq!(asked.error(join(2, 0)).0, Code::NameTaken);
     asked.ok(join(2, 1));
     assert_eq!(asked.0.topology.instances[&"i2".into()].raft_id, 3);
     let copied = Newcomer { name: "other".into(), ..newcomer(2, 1, "c") };

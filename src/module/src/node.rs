@@ -35,8 +35,8 @@ pub struct Node {
     pub pool: Rc<Pool>,
     pub raft: Rc<Runtime>,
     pub catalog: Rc<Published>,
-    /// Where messages of Raft came from lately: known before the catalog is.
-    pub senders: RefCell<HashMap<RaftId, Address>>,
+    /// Where messages of Raft came from lately: known before the catalog is, or knows it anew.
+    pub senders: RefCell<HashMap<RaftId, Sender>>,
     pub facts: Facts,
     pub mastership: Rc<Mastership>,
     pub lineage: Lineage,
@@ -45,6 +45,13 @@ pub struct Node {
     pub schema_work: Rc<SchemaWork>,
     /// Fires when this instance became writable or read-only, or its spaces changed.
     pub storage_changed: Rc<Event>,
+}
+
+/// Where a message of Raft came from.
+pub struct Sender {
+    address: Address,
+    /// What the catalog said then; as soon as it says something else, it knows better.
+    recorded: Option<String>,
 }
 
 thread_local! {
@@ -69,6 +76,9 @@ pub fn get() -> Result<&'static Node> {
 /// How long a request to another instance may take where the caller set no limit.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// How long a change waits for a Raft leader that a majority follows.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+
 impl Node {
     pub fn state(&self) -> Arc<State> {
         self.catalog.state()
@@ -90,17 +100,31 @@ impl Node {
     /// The address of a member by its Raft number. Errors: `NoSuchInstance`.
     pub fn address_of(&self, raft_id: RaftId) -> Result<Address> {
         let state = self.state();
-        if let Some(instance) = state.topology.instance_by_raft_id(raft_id) {
-            return instance.address.parse();
+        let recorded = state.topology.instance_by_raft_id(raft_id).map(|instance| &instance.address);
+        if let Some(sender) = self.senders.borrow().get(&raft_id)
+            && sender.recorded.as_ref() == recorded
+        {
+            return Ok(sender.address.clone());
         }
-        let sender = self.senders.borrow().get(&raft_id).cloned();
-        sender.ok_or_else(|| Error::new(Code::NoSuchInstance, format!("no instance has the Raft id {raft_id}")))
+        match recorded {
+            Some(address) => address.parse(),
+            None => Err(Error::new(Code::NoSuchInstance, format!("no instance has the Raft id {raft_id}"))),
+        }
     }
 
-    /// A message of Raft came from this address.
+    /// A message of Raft came from this address. A voter that has moved is answered there: the others may need its vote for
+    /// a leader that it could tell.
     pub fn heard_from(&self, raft_id: RaftId, address: &str) -> Result<()> {
-        if !self.senders.borrow().contains_key(&raft_id) {
-            self.senders.borrow_mut().insert(raft_id, address.parse()?);
+        let state = self.state();
+        let recorded = state.topology.instance_by_raft_id(raft_id).map(|instance| &instance.address);
+        let mut senders = self.senders.borrow_mut();
+        if recorded.is_some_and(|recorded| recorded == address) {
+            senders.remove(&raft_id);
+            return Ok(());
+        }
+        let is_known = |sender: &Sender| sender.recorded.as_ref() == recorded && sender.address.to_string() == address;
+        if !senders.get(&raft_id).is_some_and(is_known) {
+            senders.insert(raft_id, Sender { address: address.parse()?, recorded: recorded.cloned() });
         }
         Ok(())
     }
@@ -115,11 +139,13 @@ impl Node {
         call(&self.pool, address, door, args, deadline)
     }
 
-    /// Proposes a change, through the leader wherever it is, and waits until it is applied here.
+    /// Proposes a change, through the leader wherever it is, and waits until it is applied here. No election takes as long
+    /// as it waits for a leader.
     ///
     /// Errors: what the catalog answers; `NoLeader` when nothing happened; `Unknown` when that is not known.
     pub fn propose(&self, op: Op, deadline: Deadline) -> Result<crate::propose::Answer> {
-        crate::propose::propose(self, &Entry::new(op), deadline)
+        let leader_by = deadline.min(Deadline::after(LEADER_WAIT));
+        crate::propose::propose(self, &Entry::new(op), deadline, leader_by)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::host::{Call, Deadline, Parked};
 use crate::net::Fate;
 use crate::node::{self, Node};
 use crate::start::join::{decode, encode};
+use boot::Address;
 use catalog::Entry;
 use model::msgpack::{Reader, write_array_len, write_bin, write_double};
 use model::{Code, Error, Result};
@@ -16,6 +17,9 @@ pub const DOOR: &str = "picodata.peer.propose";
 
 /// When a leader is asked for again that this instance has heard nothing new of.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long an instance is asked that may not lead.
+const ASK_ANY: Duration = Duration::from_secs(2);
 
 /// A change that was applied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,8 +33,8 @@ pub struct Answer {
     pub rows: Option<Vec<u8>>,
 }
 
-/// Proposes an entry and waits until it is applied on this instance.
-pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer> {
+/// Proposes an entry and waits until it is applied on this instance; for a leader no longer than until `leader_by`.
+pub fn propose(node: &Node, entry: &Entry, deadline: Deadline, leader_by: Deadline) -> Result<Answer> {
     let bytes = entry.to_bytes()?;
     loop {
         match attempt(node, &bytes, deadline) {
@@ -45,8 +49,8 @@ pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer>
             }
             // Nothing happened: wait for a leader, or for another one.
             Err(error) if error.code == Code::NoLeader => {
-                let parked = node.raft.changed.wait(deadline.min(Deadline::after(ASK_AGAIN)));
-                if deadline.has_passed() || parked == Parked::Cancelled {
+                let parked = node.raft.changed.wait(leader_by.min(Deadline::after(ASK_AGAIN)));
+                if leader_by.has_passed() || parked == Parked::Cancelled {
                     return Err(error);
                 }
             }
@@ -58,7 +62,7 @@ pub fn propose(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer>
 /// Proposes an entry that does no harm when it is applied twice, until its outcome is known.
 pub fn propose_until_known(node: &Node, entry: &Entry, deadline: Deadline) -> Result<Answer> {
     loop {
-        match propose(node, entry, deadline) {
+        match propose(node, entry, deadline, deadline) {
             Err(error) if error.code == Code::Unknown && !deadline.has_passed() => {
                 log::warn!("picodata: a proposal is made again: {error}");
             }
@@ -67,21 +71,54 @@ pub fn propose_until_known(node: &Node, entry: &Entry, deadline: Deadline) -> Re
     }
 }
 
+/// The same for an instance that the others know at another address: the leader does not reach it, so it may not learn who
+/// leads before its change is made. Asks all others for that.
+pub fn propose_through_any(node: &Node, entry: &Entry, deadline: Deadline) -> Result<()> {
+    let bytes = entry.to_bytes()?;
+    loop {
+        let mut last = match node.raft.status().leader {
+            Some(_) => return propose_until_known(node, entry, deadline).map(drop),
+            None => no_leader(),
+        };
+        for instance in node.state().topology.instances.values().filter(|other| other.name != node.me.name) {
+            let address: Address = instance.address.parse()?;
+            match ask(node, &address, &bytes, deadline.min(Deadline::after(ASK_ANY))) {
+                Ok(_) => return Ok(()),
+                Err(error) if matches!(error.code, Code::NoLeader | Code::Unknown | Code::NotReady) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        let parked = node.raft.changed.wait(deadline.min(Deadline::after(ASK_AGAIN)));
+        if deadline.has_passed() || parked == Parked::Cancelled {
+            return Err(last);
+        }
+    }
+}
+
+fn no_leader() -> Error {
+    Error::new(Code::NoLeader, "the cluster has no Raft leader just now")
+}
+
 fn attempt(node: &Node, entry: &[u8], deadline: Deadline) -> Result<Answer> {
     // It could not learn of the outcome.
     node.raft.check_running()?;
     let status = node.raft.status();
     let Some(leader) = status.leader else {
-        return Err(Error::new(Code::NoLeader, "the cluster has no Raft leader just now"));
+        return Err(no_leader());
     };
     if leader == node.me.raft_id {
         return propose_here(node, entry.to_vec(), deadline);
     }
+    ask(node, &node.address_of(leader)?, entry, deadline)
+}
+
+/// Has the instance at an address propose.
+fn ask(node: &Node, address: &Address, entry: &[u8], deadline: Deadline) -> Result<Answer> {
     let mut args = Vec::with_capacity(entry.len() + 16);
     write_array_len(&mut args, 2);
     write_bin(&mut args, entry);
     write_double(&mut args, deadline.left_s());
-    match node.call(&node.address_of(leader)?, DOOR, &args, deadline) {
+    match node.call(address, DOOR, &args, deadline) {
         Ok(answer) => decode(Reader::new(&answer).bin()?),
         Err(failure) if failure.fate == Fate::NotSent => Err(Error { code: Code::NoLeader, ..failure.error }),
         Err(failure) => Err(failure.for_write()),

@@ -38,7 +38,8 @@ pub fn serve_switchover(call: &mut Call<'_>) -> Result<()> {
 /// Has the master of a replicaset hand over, to anybody in sync if it is not said to whom, and waits for it. Answers who is
 /// master then.
 ///
-/// Errors: `Conflict` when nobody can take over, or did not keep up; `Timeout`.
+/// Errors: `Conflict` when nobody can take over, or did not keep up; `Unknown` when the wish is in the catalog and was not
+/// carried out in time.
 pub fn hand_over(
     node: &Node,
     name: &ReplicasetName,
@@ -64,6 +65,10 @@ pub fn hand_over(
     let master = node.wait_for(deadline, "the master to hand over", |state| {
         let replicaset = state.topology.replicasets.get(name)?;
         replicaset.master.clone().filter(|_| replicaset.master_term > before)
+    });
+    let master = master.map_err(|_| {
+        Error::new(Code::Unknown, "the cluster has agreed to the switchover, but it was not carried out in time")
+            .with_hint("it can be yet: look at the master in picodata.status()")
     })?;
     if master == to {
         return Ok(to);

@@ -27,6 +27,7 @@ pub fn open() {
     door::register("picodata.set_weight", admin::serve_set_weight);
     door::register("picodata.set_setting", admin::serve_set_setting);
     door::register("picodata.settings", settings::serve);
+    door::register("picodata.options", start::serve_options);
     door::register("picodata.create_table", tables::serve_create_table);
     door::register("picodata.drop_table", tables::serve_drop_table);
     door::register("picodata.create_index", tables::serve_create_index);

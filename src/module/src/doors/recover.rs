@@ -88,7 +88,8 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     match plan.way {
         Way::Majority { version } => {
             let entry = Entry::guarded(Op::Recover { lost: lost.clone() }, Guard::Catalog(version));
-            crate::propose::propose(node, &entry, Deadline::after_ms(WRITE_MS))?;
+            let deadline = Deadline::after_ms(WRITE_MS);
+            crate::propose::propose(node, &entry, deadline, deadline)?;
             call.reply(&plan.encode(&lost))
         }
         Way::Alone { term, .. } => go_on_alone(call, node, &plan, &lost, term),
@@ -304,10 +305,15 @@ pub fn check_standing(config: &Config, me: &Me) -> Result<()> {
     let answers = crate::side_by_side::run("pico_standing", fibers_max, tasks)?;
     pool.close();
     if answers.contains(&true) {
-        let message = format!("instance \"{}\" was expelled from the cluster", me.name);
-        return Err(Error::new(Code::NameTaken, message).with_hint("to join again, start it with an empty data_dir"));
+        return Err(was_expelled(&me.name));
     }
     Ok(())
+}
+
+/// The error of an instance that starts and is no member any more.
+pub fn was_expelled(name: &InstanceName) -> Error {
+    let message = format!("instance \"{name}\" was expelled from the cluster");
+    Error::new(Code::NameTaken, message).with_hint("to join again, start it with an empty data_dir")
 }
 
 /// `picodata.peer.standing(name, uuid)`: whether this instance knows that one to be expelled.

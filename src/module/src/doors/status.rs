@@ -2,7 +2,7 @@
 
 use crate::host::Call;
 use crate::node::{self, Node};
-use catalog::{Instance, Move, Replicaset, State};
+use catalog::{Instance, InstanceState, Move, Replicaset, State};
 use model::Result;
 use model::msgpack::{write_array_len, write_bool, write_map_len, write_nil, write_str, write_uint};
 use sharding::MovePhase;
@@ -64,7 +64,7 @@ fn write_move(m: &Move, out: &mut Vec<u8>) {
 fn write_instance(state: &State, instance: &Instance, raft: &consensus::Status, out: &mut Vec<u8>) {
     let replicaset = state.topology.replicasets.get(&instance.replicaset);
     let is_master = replicaset.is_some_and(|replicaset| replicaset.master.as_ref() == Some(&instance.name));
-    write_map_len(out, 8);
+    write_map_len(out, 9);
     text(out, "name", Some(instance.name.as_str()));
     text(out, "state", Some(instance.state.name()));
     write_str(out, "master");
@@ -75,6 +75,8 @@ fn write_instance(state: &State, instance: &Instance, raft: &consensus::Status, 
     number(out, "raft_id", instance.raft_id);
     write_str(out, "voter");
     write_bool(out, raft.membership.is_voter(instance.raft_id));
+    write_str(out, "leaving");
+    write_bool(out, !instance.stays() && instance.state != InstanceState::Expelled);
 }
 
 fn write_replicaset(state: &State, replicaset: &Replicaset, out: &mut Vec<u8>) {

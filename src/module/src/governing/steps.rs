@@ -23,7 +23,7 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
     let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
     match step {
-        Step::Propose(entry) => match propose::propose(node, entry, deadline) {
+        Step::Propose(entry) => match propose::propose(node, entry, deadline, deadline) {
             // Somebody else was first; the next plan sees it.
             Err(error) if error.code == Code::Conflict => Ok(()),
             other => other.map(drop),

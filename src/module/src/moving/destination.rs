@@ -92,7 +92,7 @@ impl Worker {
 
     fn propose(&self, op: Op) -> Result<Option<DestinationCommand>> {
         let deadline = Deadline::after_ms(CALL_TIMEOUT_MS);
-        crate::propose::propose(self.node, &Entry::new(op), deadline).map(|_| None)
+        crate::propose::propose(self.node, &Entry::new(op), deadline, deadline).map(|_| None)
     }
 
     /// Asks for the next slice and stores its rows before the machine hears of the next step.

@@ -13,6 +13,7 @@ pub mod storage;
 use crate::assembly;
 use crate::copying;
 use crate::doors;
+use crate::doors::recover::was_expelled;
 use crate::host::{Deadline, clock, failpoint, fiber};
 use crate::net::Listener;
 use crate::node::{Me, Node};
@@ -20,7 +21,7 @@ use crate::raft::disk;
 use boot::config::WalMode;
 use boot::identity::Stage;
 use boot::{Config, Identity};
-use catalog::{Entry, Newcomer, Op, State, TierSpec};
+use catalog::{Entry, InstanceState, Newcomer, Op, State, TierSpec};
 use discover::Found;
 pub use discover::{DISCOVER_DOOR, JOIN_DOOR};
 use folder::Folder;
@@ -183,7 +184,8 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     if is_founder {
         node.raft.campaign();
         let entry = founding(&node.config, &node.me.uuid, &node.me.cluster_id);
-        crate::propose::propose(node, &entry, Deadline::after(ADMISSION_TIMEOUT))?;
+        let deadline = Deadline::after(ADMISSION_TIMEOUT);
+        crate::propose::propose(node, &entry, deadline, deadline)?;
     }
     failpoint::reach("start.assembled");
     let state = node.state();
@@ -382,29 +384,33 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     let known = node.wait_for(deadline, "the cluster to send its state", |state| {
         state.topology.instances.get(&node.me.name).map(|record| record.state)
     })?;
-    if known == catalog::InstanceState::Expelled {
-        return Err(Error::new(
-            Code::NameTaken,
-            format!("instance \"{}\" was expelled from the cluster", node.me.name),
-        )
-        .with_hint("to join again, start it with an empty data_dir"));
+    if known == InstanceState::Expelled {
+        return Err(was_expelled(&node.me.name));
     }
     // A first life was counted when the cluster let the instance in; every later one is counted here.
-    if known != catalog::InstanceState::Joining && !is_founder {
+    if known != InstanceState::Joining && !is_founder {
         let lost_power = node.config.wal_mode != WalMode::Fsync && disk::read_mark(disk::MACHINE_KEY)? != machine()?;
         let instance = Newcomer { lost_power, ..newcomer(&node.config, &node.me.uuid) };
         let tier = node.config.tier.as_str().into();
         let entry = Entry::new(Op::Join { instance, tier, replaces: None });
-        crate::propose::propose_until_known(node, &entry, deadline)?;
+        let is_moved = node.record().is_some_and(|record| record.address != node.config.advertise.to_string());
+        match is_moved {
+            true => crate::propose::propose_through_any(node, &entry, deadline)?,
+            false => crate::propose::propose_until_known(node, &entry, deadline).map(drop)?,
+        }
     }
     let incarnation = node.record().map_or(0, |record| record.incarnation);
     node.facts.incarnation.set(incarnation);
     node.facts.changed.notify_all();
     node.mastership.wake();
     node.lineage.wake();
-    node.wait_for(deadline, "the cluster to see this instance online", |state| {
-        state.topology.instances.get(&node.me.name).filter(|record| record.is_online()).map(|_| ())
+    let state = node.wait_for(deadline, "the cluster to see this instance online", |state| {
+        let state = state.topology.instances.get(&node.me.name)?.state;
+        matches!(state, InstanceState::Online | InstanceState::Expelled).then_some(state)
     })?;
+    if state == InstanceState::Expelled {
+        return Err(was_expelled(&node.me.name));
+    }
     disk::write_mark(disk::MACHINE_KEY, machine()?)
 }
 

@@ -1,5 +1,6 @@
 //! What the query engine says went wrong, in our words: a stable code, one sentence, and the nearest name.
 
+use super::names::of_twin;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -100,6 +101,12 @@ fn arrow(error: &ArrowError) -> Error {
 
 fn schema(error: &SchemaError) -> Error {
     match error {
+        SchemaError::FieldNotFound { field, valid_fields }
+            if valid_fields.iter().any(|valid| of_twin(&valid.name) == Some(&field.name)) =>
+        {
+            Error::new(Code::InvalidStatement, format!("column \"{}\" could be one of several", field.name))
+                .with_hint("name the columns apart with AS in the subquery")
+        }
         SchemaError::FieldNotFound { field, valid_fields } => {
             let error = Error::new(Code::NoSuchColumn, format!("column \"{}\" does not exist", field.name));
             match nearest(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {

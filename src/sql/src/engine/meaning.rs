@@ -174,6 +174,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             None => Expr::Cast(Cast::new(cast.expr, cast.field.data_type().clone())),
         })),
         Expr::Case(case) => arithmetic::settled_case(case_of(case, schema)?, schema),
+        Expr::AggregateFunction(call) if is_of_outer(&call.params.args) => {
+            let message = "an aggregate of nothing but columns of a query outside belongs to that query";
+            let error = Error::new(Code::Unsupported, message);
+            Err(wrap(error.with_hint("compute it there, in a derived table or a CTE, and use its column here")))
+        }
         Expr::AggregateFunction(mut call) => {
             call.params.args = call.params.args.into_iter().map(|arg| unpadded(arg, schema)).collect();
             Ok(Transformed::yes(Expr::AggregateFunction(call)))
@@ -223,10 +228,6 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         Expr::BinaryExpr(_) => arithmetic::chosen_again(expr, schema),
         Expr::InList(InList { expr, list, negated }) => in_list(*expr, list, negated, schema).map(Transformed::yes),
         Expr::InSubquery(within) => in_subquery(within, schema),
-        Expr::ScalarFunction(ScalarFunction { func, args }) if func.name() == "date_trunc" => {
-            let args = args.into_iter().map(|arg| at_midnight(arg, schema)).collect();
-            Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
-        }
         Expr::ScalarFunction(ScalarFunction { func, args }) if !KEEP_PADDING.contains(&func.name()) => {
             let args = args.into_iter().map(|arg| unpadded(arg, schema));
             let args = match func.name() {
@@ -252,6 +253,12 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// Whether arguments look at columns outside and at none inside.
+fn is_of_outer(args: &[Expr]) -> bool {
+    let has = |is: fn(&Expr) -> bool| args.iter().any(|arg| arg.exists(|part| Ok(is(part))).unwrap_or(false));
+    has(|part| matches!(part, Expr::OuterReferenceColumn(..))) && !has(|part| matches!(part, Expr::Column(_)))
 }
 
 /// A CASE that compares as `=` does, and shows texts without padding.

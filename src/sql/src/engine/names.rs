@@ -3,14 +3,50 @@
 use super::types::shown_type;
 use crate::front::parse::fold;
 use datafusion::arrow::datatypes::Schema;
-use sqlparser::ast::{Expr, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField};
+use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField};
 
 /// Names and types of a query's columns.
 pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
     let named = written(&query.body, schema.fields().len());
-    let name = |(at, inner): (usize, &String)| named.get(at).cloned().flatten().unwrap_or_else(|| inner.clone());
+    let name = |(at, inner): (usize, &String)| match named.get(at).cloned().flatten() {
+        Some(written) => written,
+        None => of_twin(inner).unwrap_or(inner).to_owned(),
+    };
     let fields = schema.fields().iter().enumerate();
     fields.map(|(at, field)| (name((at, field.name())), shown_type(field))).collect()
+}
+
+/// What begins the name of a column of a derived table that has another of the same name; its place and the name follow.
+const TWIN: &str = "__twin_";
+
+/// Gives the columns of a derived table that have one name names of their own: a reference to any of them is ambiguous.
+pub fn tell_twins(items: &mut [SelectItem]) {
+    let names: Vec<Option<String>> = items.iter().map(written_name).collect();
+    for (at, item) in items.iter_mut().enumerate() {
+        let is_twin = |name: &&String| names.iter().flatten().filter(|other| other == name).count() > 1;
+        let (Some(name), SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) =
+            (names[at].as_ref().filter(is_twin), &*item)
+        else {
+            continue;
+        };
+        let alias = Ident::with_quote('"', format!("{TWIN}{at}_{name}"));
+        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+    }
+}
+
+/// What a column was called that `tell_twins` has renamed.
+pub fn of_twin(name: &str) -> Option<&str> {
+    name.strip_prefix(TWIN)?.split_once('_').map(|(_, name)| name)
+}
+
+fn written_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => {
+            Some(fold(name).text)
+        }
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(|name| fold(name).text),
+        _ => None,
+    }
 }
 
 /// What the columns of a result are called where their text gives them no name, as PostgreSQL has it; None for one that can not

@@ -19,6 +19,7 @@ pub mod execute;
 mod explain;
 pub mod literal;
 pub mod names;
+mod nested;
 mod numbers;
 pub mod params;
 pub mod parse;

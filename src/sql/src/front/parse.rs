@@ -12,7 +12,7 @@ use super::scan::{Scanned, TextLimits, scan};
 use super::statement::{Name, Statement};
 use model::error::nearest;
 use model::{Code, Error, Result};
-use sqlparser::ast::{self, ObjectName, ObjectNamePart, SetExpr};
+use sqlparser::ast::{self, ObjectName, ObjectNamePart, Query, SetExpr};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
@@ -296,7 +296,7 @@ impl<'a> Source<'a> {
             Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::TABLE => self.query(),
             Keyword::INSERT | Keyword::UPDATE | Keyword::DELETE => {
                 let statement = self.ask(Parser::parse_statement)?;
-                self.change(statement)
+                self.change(statement, None)
             }
             Keyword::EXPLAIN => self.explain(),
             Keyword::CREATE | Keyword::ALTER | Keyword::DROP | Keyword::TRUNCATE => {
@@ -308,12 +308,16 @@ impl<'a> Source<'a> {
 
     fn query(&mut self) -> Result<Statement> {
         let mut query = self.ask(Parser::parse_query)?;
-        balance(&mut query);
-        match &*query.body {
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                Err(self.unsupported("WITH before a statement that changes data", None))
+        match *query.body {
+            SetExpr::Insert(change) | SetExpr::Update(change) | SetExpr::Delete(change) | SetExpr::Merge(change) => {
+                balance(&mut query.with);
+                self.change(change, query.with)
             }
-            _ => Ok(Statement::Query(query)),
+            body => {
+                query = Box::new(Query { body: Box::new(body), ..*query });
+                balance(&mut query);
+                Ok(Statement::Query(query))
+            }
         }
     }
 

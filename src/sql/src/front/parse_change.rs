@@ -8,14 +8,21 @@ use super::statement::{Assignment, Delete, Insert, InsertSource, Name, OnConflic
 use model::{Code, Error, Result};
 use sqlparser::ast::{
     self, AssignmentTarget, Expr, FromTable, OrderByKind, Query, SelectItem, SetExpr, TableFactor, UpdateTableFromKind,
+    With,
 };
 
 impl Source<'_> {
-    pub(super) fn change(&self, statement: ast::Statement) -> Result<Statement> {
+    /// A statement that changes rows, with the WITH before it.
+    pub(super) fn change(&self, statement: ast::Statement, with: Option<With>) -> Result<Statement> {
         match statement {
-            ast::Statement::Insert(insert) => self.insert(insert).map(Statement::Insert),
-            ast::Statement::Update(update) => self.update(update).map(Statement::Update),
-            ast::Statement::Delete(delete) => self.delete(delete).map(Statement::Delete),
+            ast::Statement::Insert(mut insert) => {
+                if let Some(source) = insert.source.take() {
+                    insert.source = Some(reading(source, with));
+                }
+                self.insert(insert).map(Statement::Insert)
+            }
+            ast::Statement::Update(update) => self.update(update, with).map(Statement::Update),
+            ast::Statement::Delete(delete) => self.delete(delete, with).map(Statement::Delete),
             other => Err(self.unsupported(&format!("the statement {other}"), None)),
         }
     }
@@ -99,7 +106,7 @@ impl Source<'_> {
         }
     }
 
-    fn update(&self, update: ast::Update) -> Result<Update> {
+    fn update(&self, update: ast::Update, with: Option<With>) -> Result<Update> {
         self.refuse(update.output.is_some(), "OUTPUT")?;
         self.refuse(update.or.is_some(), "UPDATE OR ...")?;
         self.refuse(!update.order_by.is_empty() || update.limit.is_some(), "ORDER BY or LIMIT in UPDATE")?;
@@ -113,7 +120,7 @@ impl Source<'_> {
         let assignments = self.assignments(update.assignments)?;
         let mut selection = update.selection;
         selection.iter_mut().for_each(balance);
-        Ok(Update { table, alias, assignments, from, selection, returning: returning(update.returning) })
+        Ok(Update { with, table, alias, assignments, from, selection, returning: returning(update.returning) })
     }
 
     /// One column and one value each.
@@ -181,7 +188,7 @@ impl Source<'_> {
         Ok((0..width).map(column).collect())
     }
 
-    fn delete(&self, delete: ast::Delete) -> Result<Delete> {
+    fn delete(&self, delete: ast::Delete, with: Option<With>) -> Result<Delete> {
         self.refuse(delete.output.is_some(), "OUTPUT")?;
         self.refuse(!delete.order_by.is_empty() || delete.limit.is_some(), "ORDER BY or LIMIT in DELETE")?;
         self.refuse(!delete.tables.is_empty(), "DELETE from several tables")?;
@@ -193,7 +200,7 @@ impl Source<'_> {
         using.iter_mut().for_each(balance);
         let mut selection = delete.selection;
         selection.iter_mut().for_each(balance);
-        Ok(Delete { table, alias, using, selection, returning: returning(delete.returning) })
+        Ok(Delete { with, table, alias, using, selection, returning: returning(delete.returning) })
     }
 
     /// The one table that UPDATE or DELETE changes, and its alias.
@@ -204,6 +211,29 @@ impl Source<'_> {
         };
         self.refuse(alias.as_ref().is_some_and(|a| !a.columns.is_empty()), "an alias with columns here")?;
         Ok((self.one_part(&name)?, alias.map(|alias| fold(&alias.name))))
+    }
+}
+
+/// The query with one more WITH around it.
+fn reading(query: Box<Query>, with: Option<With>) -> Box<Query> {
+    match with {
+        None => query,
+        Some(_) if query.with.is_none() => Box::new(Query { with, ..*query }),
+        Some(_) => {
+            let outer = Query {
+                with,
+                body: Box::new(SetExpr::Query(query)),
+                order_by: None,
+                limit_clause: None,
+                fetch: None,
+                locks: Vec::new(),
+                for_clause: None,
+                settings: None,
+                format_clause: None,
+                pipe_operators: Vec::new(),
+            };
+            Box::new(outer)
+        }
     }
 }
 

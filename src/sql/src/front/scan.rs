@@ -6,6 +6,7 @@
 //! parser gets the very tokens that were judged, the two can not disagree about what is a string or a comment.
 
 use super::dialect::PicodataDialect;
+use super::nested;
 use super::position::{Position, error_at, from_parser, syntax};
 use model::{Code, Error, Result};
 use sqlparser::keywords::Keyword;
@@ -55,7 +56,8 @@ const SIMPLE_LINKS_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Scanned<'a> {
     pub text: &'a str,
-    /// All but white space and comments; `?` has become `$1`, `$2`, ...; adjacent strings are joined.
+    /// All but white space and comments; `?` has become `$1`, `$2`, ...; adjacent strings are joined, and joins within joins
+    /// have parentheses.
     pub tokens: Vec<TokenWithSpan>,
     /// Whether a fiber may parse it.
     pub simple: bool,
@@ -75,6 +77,7 @@ pub fn scan<'a>(text: &'a str, limits: &TextLimits) -> Result<Scanned<'a>> {
         .tokenize_with_location()
         .map_err(|e| from_parser(e.into(), text, None))?;
     let mut tokens = join_strings(raw, text)?;
+    nested::complete(&mut tokens);
     if tokens.len() > limits.tokens_max {
         let message =
             format!("the statement has {} words and signs; at most {} are allowed", tokens.len(), limits.tokens_max);

@@ -5,7 +5,7 @@
 
 use super::position::Position;
 use model::{Column, ColumnType, Distribution, Durability, Engine, Generated, Sequence, Table, Value};
-use sqlparser::ast::{Expr, Query, SelectItem, TableWithJoins};
+use sqlparser::ast::{Expr, Query, SelectItem, TableWithJoins, With};
 
 /// A folded name and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,8 @@ pub type Assignment = (Name, Option<Expr>);
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
+    /// What the expressions may read by names of its own.
+    pub with: Option<With>,
     pub table: Name,
     pub alias: Option<Name>,
     pub assignments: Vec<Assignment>,
@@ -83,6 +85,8 @@ pub struct Update {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delete {
+    /// What the condition may read by names of its own.
+    pub with: Option<With>,
     pub table: Name,
     pub alias: Option<Name>,
     /// `USING ...`: tables that the condition may read.

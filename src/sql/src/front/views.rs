@@ -94,6 +94,16 @@ impl<F: FnMut(&mut TableFactor, String) -> Result<()>> Change for Walker<F> {
     }
 }
 
+/// Says that a name in FROM is a table's, whatever the query calls so.
+pub(super) fn qualify(factor: &mut TableFactor, name: &str) {
+    let TableFactor::Table { name: written, alias, .. } = factor else { return };
+    if written.0.len() == 1 {
+        // Without one, `t.*` is of no table any more.
+        alias.get_or_insert_with(|| TableAlias { explicit: true, name: quoted(name), columns: Vec::new(), at: None });
+        written.0.insert(0, ObjectNamePart::Identifier(quoted(PUBLIC)));
+    }
+}
+
 struct Expansion<'a> {
     schema: &'a dyn Schema,
     left: usize,
@@ -102,17 +112,10 @@ struct Expansion<'a> {
 impl Expansion<'_> {
     /// A table in FROM, `depth` views deep, becomes the query that it stands for if it is a view.
     fn replace(&mut self, factor: &mut TableFactor, name: &str, depth: usize) -> Result<()> {
-        let TableFactor::Table { name: written, alias, .. } = &mut *factor else { return Ok(()) };
+        let TableFactor::Table { alias, .. } = &mut *factor else { return Ok(()) };
         let Some(view) = self.schema.view(name) else {
             if depth > 0 {
-                // Without one, `t.*` is of no table any more.
-                alias.get_or_insert_with(|| TableAlias {
-                    explicit: true,
-                    name: quoted(name),
-                    columns: Vec::new(),
-                    at: None,
-                });
-                written.0.insert(0, ObjectNamePart::Identifier(quoted(PUBLIC)));
+                qualify(factor, name);
             }
             return Ok(());
         };

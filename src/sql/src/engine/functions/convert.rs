@@ -87,17 +87,45 @@ pub fn replace(cast: &Cast, schema: &DFSchema) -> Option<Expr> {
     let is_text = matches!(from.data_type(), DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
     let is_cut = matches!(to, ColumnType::Char { .. } | ColumnType::Varchar { .. });
     let differs = match from.data_type() {
+        from if is_refused(from, to) => true,
         _ if is_text && to == ColumnType::Text => mark_of(&from).is_some(),
         _ if is_text || is_cut => true,
+        DataType::Float64 if to == ColumnType::Real => true,
         DataType::Float32 | DataType::Float64 => to.is_integer() || to == ColumnType::Text,
         DataType::Decimal128(..) => to.is_integer() || matches!(to, ColumnType::Real),
         DataType::Timestamp(..) | DataType::Time64(_) | DataType::Time32(_) | DataType::Interval(_) => {
             to == ColumnType::Text
         }
-        DataType::Date32 if to.is_integer() => true,
         _ => false,
     };
     differs.then(|| convert_to(cast.expr.as_ref().clone(), to))
+}
+
+/// Whether PostgreSQL has no cast between such types, though the engine has.
+fn is_refused(from: &DataType, to: ColumnType) -> bool {
+    use ColumnType as T;
+    let to_number = to.is_integer() || matches!(to, T::Real | T::Double | T::Decimal { .. });
+    match from {
+        _ if from.is_numeric() || *from == DataType::Boolean => {
+            matches!(to, T::Date | T::Time | T::Timestamp | T::TimestampTz | T::Uuid | T::Varbinary)
+        }
+        DataType::Date32 | DataType::Date64 if to == T::Time => true,
+        DataType::Time32(_) | DataType::Time64(_) if matches!(to, T::Date | T::Timestamp | T::TimestampTz) => true,
+        _ if from.is_temporal() => to_number || matches!(to, T::Boolean | T::Uuid | T::Varbinary),
+        _ => false,
+    }
+}
+
+/// What a value of the type is called in messages.
+fn kind_of(ty: &DataType) -> &'static str {
+    match ty {
+        DataType::Boolean => "a boolean",
+        DataType::Date32 | DataType::Date64 => "a date",
+        DataType::Time32(_) | DataType::Time64(_) => "a time",
+        DataType::Timestamp(..) => "a timestamp",
+        DataType::Interval(_) | DataType::Duration(_) => "an interval",
+        _ => "a number",
+    }
 }
 
 /// The type that a field of CAST stands for.
@@ -136,6 +164,12 @@ fn named(scalar: Option<&ScalarValue>) -> DfResult<ColumnType> {
 
 fn returns(args: &ReturnFieldArgs<'_>) -> DfResult<Field> {
     let ty = named(args.scalar_arguments.get(1).copied().flatten())?;
+    if let Some(from) = args.arg_fields.first()
+        && is_refused(from.data_type(), ty)
+    {
+        let message = format!("{} can not be cast to {ty}", kind_of(from.data_type()));
+        return Err(wrap(Error::new(Code::WrongType, message)));
+    }
     Ok(marked(nullable(arrow_type(ty)), ty))
 }
 
@@ -159,8 +193,15 @@ fn run(args: &[ArrayRef], call: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
         DataType::Decimal128(..) if ty == ColumnType::Real => {
             Ok(cast(&cast(&value, &DataType::Float64)?, &DataType::Float32)?)
         }
-        DataType::Date32 if ty.is_integer() => {
-            Err(wrap(Error::new(Code::WrongType, format!("a date can not be cast to {ty}"))))
+        DataType::Float64 if ty == ColumnType::Real => {
+            let singles = cast(&value, &DataType::Float32)?;
+            let is_lost = |(double, single): (Option<f64>, Option<f32>)| {
+                double.is_some_and(f64::is_finite) && single.is_some_and(f32::is_infinite)
+            };
+            match value.as_primitive::<Float64Type>().iter().zip(singles.as_primitive::<Float32Type>()).any(is_lost) {
+                true => Err(out_of_range()),
+                false => Ok(singles),
+            }
         }
         _ => from_text(to_text(&value)?.as_string_view(), ty, None),
     }

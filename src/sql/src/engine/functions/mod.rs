@@ -6,6 +6,7 @@
 pub mod arithmetic;
 pub mod concat;
 pub mod convert;
+mod date_trunc;
 mod json;
 mod longer;
 mod numeric;
@@ -147,6 +148,7 @@ pub fn scalars() -> Vec<Arc<ScalarUDF>> {
         longer::functions(),
         regex::functions(),
         temporal::functions(),
+        date_trunc::functions(),
         json::functions(),
         rows::functions(),
         sorted::functions(),

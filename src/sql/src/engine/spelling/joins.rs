@@ -49,6 +49,21 @@ pub fn respell(select: &mut Select) -> Result<()> {
     Ok(())
 }
 
+/// Errors: `InvalidStatement` for a join that says nothing of how, which the parser takes for a CROSS JOIN.
+pub fn check(from: &TableWithJoins) -> Result<()> {
+    use JoinConstraint::None as Nothing;
+    use JoinOperator as J;
+    let is_open = |operator: &JoinOperator| {
+        matches!(operator, J::Join(Nothing) | J::Inner(Nothing) | J::Left(Nothing) | J::LeftOuter(Nothing))
+            || matches!(operator, J::Right(Nothing) | J::RightOuter(Nothing) | J::FullOuter(Nothing))
+    };
+    match from.joins.iter().find(|join| is_open(&join.join_operator)) {
+        Some(join) => Err(Error::new(Code::InvalidStatement, format!("the join with {} has no ON", join.relation))
+            .with_hint("write ON or USING, or CROSS JOIN")),
+        None => Ok(()),
+    }
+}
+
 pub fn unsupported<T>(what: &str) -> Result<T> {
     Err(Error::new(Code::Unsupported, format!("{what} is not supported")).with_hint("write ON, and name the columns"))
 }

@@ -7,10 +7,13 @@
 //! | `FETCH FIRST n ROWS ONLY`                    | `LIMIT n`                                    |
 //! | `a LIKE p ESCAPE e`                          | `a LIKE like_pattern(p, e)`                  |
 //! | `(a, b) = (c, d)`, `<`, IN a list of rows    | comparisons joined by AND and OR             |
-//! | `(a, b) IN (subquery)`                       | EXISTS, as CASE where NULL can come of it    |
+//! | `(a, b) IN (subquery)`, with ANY, ALL        | EXISTS, as CASE where NULL can come of it    |
+//! | `(a, b) = (subquery)`                        | a subquery that compares them                |
 //! | `(a, b) IS NULL`, `IS NOT NULL`              | of each of them                              |
 //! | `a < ANY (ARRAY[b, c])`                      | `a < b OR a < c`                             |
 //! | columns of one name in a result              | names of their own, which nobody sees        |
+//! | a WITH that gives a name of one outside      | another name                                 |
+//! | `ROLLUP ((a, b), c)`, `GROUPING SETS (CUBE (a, b))` | GROUPING SETS of columns              |
 //! | `max((SELECT a FROM t))`                     | with a name of its own for the subquery's column |
 //! | `t AS u (x)` with fewer names than columns   | the other columns keep theirs                |
 //! | `CAST(a AS type)`, `(a - b)`                 | `as_written(CAST(a AS type), 'type')`, `as_written((a - b), '()')` |
@@ -22,16 +25,20 @@
 //! | `1e3`, `U&'\0061'`                           | an exact decimal, a plain text               |
 //! | CURRENT_TIMESTAMP and its kin                | the moment at which the statement is planned |
 
+mod grouping;
 mod interval;
 mod joins;
 mod order_by;
+mod rows;
+mod scopes;
 mod wildcards;
 
+use super::names;
 use crate::cluster::Schema;
 use crate::front::parse::fold;
 use crate::walk;
 use model::{Code, Error, Result};
-use sqlparser::ast::helpers::attached_token::AttachedToken;
+use scopes::Scopes;
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
     Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
@@ -46,7 +53,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn respell(query: &mut Query, schema: &dyn Schema) -> Result<()> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-    walk::change(query, &mut Speller { schema, names: 0, now_us, tables_of_with: Vec::new() })
+    walk::change(query, &mut Speller { schema, names: 0, now_us, scopes: Scopes::default() })
 }
 
 struct Speller<'a> {
@@ -55,8 +62,8 @@ struct Speller<'a> {
     names: usize,
     /// The statement's moment, in microseconds since 1970-01-01 UTC.
     now_us: i64,
-    /// The names that the WITH clauses of the queries around define, a list for each query.
-    tables_of_with: Vec<Vec<String>>,
+    /// What the WITH clauses of the queries around define.
+    scopes: Scopes,
 }
 
 impl walk::Change for Speller<'_> {
@@ -67,22 +74,18 @@ impl walk::Change for Speller<'_> {
         if matches!(&*query.body, SetExpr::SetOperation { .. }) {
             self.rename_operands(&mut query.body, true);
         }
-        let mut names = Vec::new();
-        if let Some(with) = &mut query.with {
-            with.cte_tables.iter_mut().for_each(|cte| name_outputs(&mut cte.query));
-            names.extend(with.cte_tables.iter().map(|cte| fold(&cte.alias.name).text));
-        }
-        self.tables_of_with.push(names);
+        self.enter_scope(query)?;
         self.order_by(query)
     }
 
-    fn leave_query(&mut self, _: &mut Query) -> Result<()> {
-        self.tables_of_with.pop();
+    fn leave_query(&mut self, query: &mut Query) -> Result<()> {
+        self.scopes.leave(query);
         Ok(())
     }
 
     fn enter_select(&mut self, select: &mut Select) -> Result<()> {
-        wildcards::spell_out(select, self.schema, |name| self.is_defined(name))?;
+        select.from.iter().try_for_each(joins::check)?;
+        wildcards::spell_out(select, self.schema, |name| self.scopes.is_defined(name))?;
         joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
             groups.retain(|group| !matches!(group, Expr::Tuple(items) if items.is_empty()));
@@ -100,8 +103,12 @@ impl walk::Change for Speller<'_> {
     }
 
     fn enter_table(&mut self, factor: &mut TableFactor) -> Result<()> {
+        if self.scopes.resolve(factor) {
+            return Ok(());
+        }
         match factor {
             TableFactor::Derived { subquery, .. } => name_outputs(subquery),
+            TableFactor::NestedJoin { table_with_joins, .. } => joins::check(table_with_joins)?,
             TableFactor::Table { name, alias: Some(alias), .. } if !alias.columns.is_empty() => {
                 let [ast::ObjectNamePart::Identifier(ident)] = &name.0[..] else { return Ok(()) };
                 let name = fold(ident).text;
@@ -135,14 +142,14 @@ impl walk::Change for Speller<'_> {
 }
 
 impl Speller<'_> {
-    /// Whether a WITH around gives the name to something.
-    fn is_defined(&self, name: &str) -> bool {
-        self.tables_of_with.iter().flatten().any(|known| known == name)
-    }
-
     /// The planner takes no two columns of one name; users may have them. Results are named by `names`.
     fn tell_outputs_apart(&mut self, select: &mut Select) {
         let has_wild = select.projection.iter().any(is_wild);
+        let brought = wildcards::names_brought(select, self.schema, |name| self.scopes.is_defined(name));
+        let is_brought = |name: &str| {
+            let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
+            has_wild && brought.as_ref().is_none_or(|brought| brought.iter().any(|other| other == name))
+        };
         let mut seen: Vec<String> = Vec::new();
         let alone: Vec<String> = select.projection.iter().filter_map(named_alone).collect();
         for item in &mut select.projection {
@@ -162,7 +169,7 @@ impl Speller<'_> {
             // A column of a table, beside what has the same name and no table's.
             let is_beside = matches!(&*item, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names))
                 if names.last().is_some_and(|name| alone.contains(&fold(name).text)));
-            if seen.contains(&name) || (has_wild && is_column) || is_vague || is_beside {
+            if seen.contains(&name) || (is_column && is_brought(&name)) || is_vague || is_beside {
                 self.names += 1;
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__again_{}", self.names)) };
             } else {
@@ -219,38 +226,25 @@ impl Speller<'_> {
                 }
                 None
             }
-            Expr::AnyOp { left, compare_op, right, .. } => listed(right).map(|list| {
-                let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
-                joined(list.iter().map(compare), BinaryOperator::Or, false)
-            }),
-            Expr::AllOp { left, compare_op, right } => listed(right).map(|list| {
-                let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
-                joined(list.iter().map(compare), BinaryOperator::And, true)
-            }),
-            Expr::BinaryOp { left, op, right } => match (row_of(left), row_of(right)) {
-                (Some(left), Some(right)) => Some(rows_compared(left, op, right)?),
-                _ => None,
-            },
-            Expr::InList { expr: row, list, negated } => match row_of(row) {
-                Some(row) => {
-                    let mut found = Vec::with_capacity(list.len());
-                    for item in list {
-                        let item = row_of(item).ok_or_else(|| lengths_differ(row.len()))?;
-                        found.push(rows_compared(row, &BinaryOperator::Eq, item)?);
-                    }
-                    Some(negated_if(*negated, joined(found.into_iter(), BinaryOperator::Or, false)))
+            Expr::AnyOp { left, compare_op, right, .. } => match listed(right) {
+                Some(list) => {
+                    let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
+                    Some(joined(list.iter().map(compare), BinaryOperator::Or, false))
                 }
-                None => None,
+                None => self.row_of_any(left, compare_op, right)?,
             },
-            Expr::InSubquery { expr: row, subquery, negated } => {
-                row_of(row).map(|row| negated_if(*negated, self.row_within(row, subquery)))
-            }
-            Expr::IsNull(row) => row_of(row).map(|row| {
-                joined(row.iter().map(|value| Expr::IsNull(Box::new(value.clone()))), BinaryOperator::And, true)
-            }),
-            Expr::IsNotNull(row) => row_of(row).map(|row| {
-                joined(row.iter().map(|value| Expr::IsNotNull(Box::new(value.clone()))), BinaryOperator::And, true)
-            }),
+            Expr::AllOp { left, compare_op, right } => match listed(right) {
+                Some(list) => {
+                    let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
+                    Some(joined(list.iter().map(compare), BinaryOperator::And, true))
+                }
+                None => self.row_of_all(left, compare_op, right)?,
+            },
+            Expr::BinaryOp { left, op, right } => self.rows_of_comparison(left, op, right)?,
+            Expr::InList { expr: row, list, negated } => rows::in_list(row, list, *negated)?,
+            Expr::InSubquery { expr: row, subquery, negated } => self.row_in_subquery(row, subquery, *negated)?,
+            Expr::IsNull(row) => rows::each(row, Expr::IsNull),
+            Expr::IsNotNull(row) => rows::each(row, Expr::IsNotNull),
             Expr::SimilarTo { negated, expr, pattern, escape_char } => {
                 let escape = escape_char.take().map_or_else(|| text("\\"), Expr::Value);
                 let pattern = call("similar_pattern", vec![pattern.as_ref().clone(), escape]);
@@ -267,11 +261,21 @@ impl Speller<'_> {
                 interval::respell(interval)?;
                 None
             }
+            Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) if grouping::is_composed(expr) => {
+                grouping::as_sets(expr)?;
+                None
+            }
             Expr::GroupingSets(sets) if sets.len() > 1 && sets.iter().all(Vec::is_empty) => {
                 let message = "GROUPING SETS of nothing but () are not supported";
                 return Err(Error::new(Code::Unsupported, message));
             }
             Expr::Function(function) => self.function_renamed(function),
+            Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => {
+                if let Expr::Value(ast::ValueWithSpan { value: Value::SingleQuotedString(text), .. }) = &mut **inner {
+                    interval::respell_text(text);
+                }
+                None
+            }
             Expr::Cast { expr: inner, data_type, .. } if !matches!(**inner, Expr::Value(_)) => {
                 let ty = text(&data_type.to_string());
                 Some(call("as_written", vec![expr.clone(), ty]))
@@ -282,33 +286,6 @@ impl Speller<'_> {
             }
             _ => None,
         })
-    }
-
-    /// `row IN (subquery)`: true when one equals it, unknown when one might.
-    fn row_within(&mut self, row: &[Expr], subquery: &Query) -> Expr {
-        self.names += 1;
-        let table = Ident::new(format!("__rows_{}", self.names));
-        let columns: Vec<Ident> = (1..=row.len()).map(|at| Ident::new(format!("__column_{at}"))).collect();
-        let equal = row.iter().zip(&columns).map(|(value, column)| {
-            let column = Expr::CompoundIdentifier(vec![table.clone(), column.clone()]);
-            binary(value.clone(), BinaryOperator::Eq, column)
-        });
-        let equal = joined(equal, BinaryOperator::And, true);
-        let exists = |condition: Expr| Expr::Exists {
-            subquery: Box::new(selection(subquery.clone(), &table, &columns, condition)),
-            negated: false,
-        };
-        let when = |condition, result| ast::CaseWhen { condition, result };
-        Expr::Case {
-            case_token: AttachedToken::empty(),
-            end_token: AttachedToken::empty(),
-            operand: None,
-            conditions: vec![
-                when(exists(equal.clone()), boolean(true)),
-                when(exists(Expr::IsNull(Box::new(Expr::Nested(Box::new(equal))))), null()),
-            ],
-            else_result: Some(Box::new(boolean(false))),
-        }
     }
 }
 
@@ -409,6 +386,7 @@ fn name_outputs(query: &mut Query) {
             taken.push(name);
         }
     }
+    names::tell_twins(&mut select.projection);
     let is_sorted = query.order_by.is_some();
     let SetExpr::Select(select) = leftmost(&mut query.body) else { return };
     let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return };
@@ -499,101 +477,6 @@ fn listed(expr: &Expr) -> Option<&[Expr]> {
     }
 }
 
-fn row_of(expr: &Expr) -> Option<&[Expr]> {
-    match expr {
-        Expr::Nested(inner) => row_of(inner),
-        Expr::Tuple(items) if items.len() > 1 => Some(items),
-        _ => None,
-    }
-}
-
-fn lengths_differ(length: usize) -> Error {
-    Error::new(Code::InvalidStatement, format!("a row of {length} values is compared with something of another length"))
-}
-
-/// Rows compared value by value, from the left.
-fn rows_compared(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Result<Expr> {
-    use BinaryOperator as B;
-    if left.len() != right.len() {
-        return Err(lengths_differ(left.len()));
-    }
-    let each = |op: &BinaryOperator| {
-        left.iter().zip(right).map(|(l, r)| binary(l.clone(), op.clone(), r.clone())).collect::<Vec<_>>()
-    };
-    Ok(match op {
-        B::Eq => joined(each(&B::Eq).into_iter(), B::And, true),
-        B::NotEq => joined(each(&B::NotEq).into_iter(), B::Or, false),
-        B::Lt | B::LtEq | B::Gt | B::GtEq => {
-            let strict = if matches!(op, B::Lt | B::LtEq) { B::Lt } else { B::Gt };
-            let mut ordered: Option<Expr> = None;
-            for (at, (l, r)) in left.iter().zip(right).enumerate().rev() {
-                let last = at + 1 == left.len();
-                let first = binary(l.clone(), if last { op.clone() } else { strict.clone() }, r.clone());
-                ordered = Some(match ordered {
-                    None => first,
-                    Some(rest) => {
-                        let equal = binary(l.clone(), B::Eq, r.clone());
-                        let rest = joined([equal, rest].into_iter(), B::And, true);
-                        joined([first, rest].into_iter(), B::Or, false)
-                    }
-                });
-            }
-            ordered.unwrap_or_else(|| boolean(false))
-        }
-        other => {
-            let message = format!("rows can not be compared by {other}");
-            return Err(Error::new(Code::InvalidStatement, message));
-        }
-    })
-}
-
-/// `SELECT 1 FROM (query) AS table (columns) WHERE condition`.
-fn selection(query: Query, table: &Ident, columns: &[Ident], condition: Expr) -> Query {
-    let columns = columns.iter().map(|name| TableAliasColumnDef { name: name.clone(), data_type: None }).collect();
-    let alias = ast::TableAlias { explicit: true, name: table.clone(), columns, at: None };
-    let derived = TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(alias), sample: None };
-    let from = ast::TableWithJoins { relation: derived, joins: Vec::new() };
-    let one = SelectItem::UnnamedExpr(Expr::Value(Value::Number("1".into(), false).into()));
-    let select = Select {
-        select_token: AttachedToken::empty(),
-        optimizer_hints: Vec::new(),
-        distinct: None,
-        select_modifiers: None,
-        top: None,
-        top_before_distinct: false,
-        projection: vec![one],
-        exclude: None,
-        into: None,
-        from: vec![from],
-        lateral_views: Vec::new(),
-        prewhere: None,
-        selection: Some(condition),
-        connect_by: Vec::new(),
-        group_by: ast::GroupByExpr::Expressions(Vec::new(), Vec::new()),
-        cluster_by: Vec::new(),
-        distribute_by: Vec::new(),
-        sort_by: Vec::new(),
-        having: None,
-        named_window: Vec::new(),
-        qualify: None,
-        window_before_qualify: false,
-        value_table_mode: None,
-        flavor: ast::SelectFlavor::Standard,
-    };
-    Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
-}
-
 /// `OVER (w ...)` takes over what w says, as the engine would forget it.
 fn inherit_windows(select: &mut Select) -> Result<()> {
     let mut named = Heir(Vec::new());
@@ -658,6 +541,7 @@ impl Speller<'_> {
             "every" => name.value = "bool_and".into(),
             "array_remove" => name.value = "array_remove_all".into(),
             "array_replace" => name.value = "array_replace_all".into(),
+            "version" => return Some(text(concat!("picodata ", env!("CARGO_PKG_VERSION")))),
             "localtime" | "current_time" => return Some(crate::front::literal::expression(&time)),
             "localtimestamp" => return moment(model::ColumnType::Timestamp),
             "current_date" | "today" => return moment(model::ColumnType::Date),

@@ -34,6 +34,11 @@ impl Speller<'_> {
                 if let Some(at) = only_place(&names, &fold(name).text) {
                     self.point_to(expr, at, select, is_set);
                 }
+            } else if let Some(at) = place_of_distinct(expr, select) {
+                self.point_to(expr, at, select, false);
+                if let Some(SelectItem::ExprWithAlias { alias, .. }) = select.projection.get(at) {
+                    *expr = Expr::Identifier(alias.clone());
+                }
             } else if is_set {
                 for (at, name) in names.iter().enumerate() {
                     let Some(name) = name.as_ref().filter(|name| only_place(&names, name) == Some(at)) else {
@@ -75,7 +80,7 @@ impl Speller<'_> {
     fn common_columns_written(&self, query: &mut Query) -> Result<()> {
         let (Some(order_by), SetExpr::Select(select)) = (&mut query.order_by, &*query.body) else { return Ok(()) };
         let ast::OrderByKind::Expressions(sorts) = &mut order_by.kind else { return Ok(()) };
-        let common = wildcards::common_columns(select, self.schema, |name| self.is_defined(name));
+        let common = wildcards::common_columns(select, self.schema, |name| self.scopes.is_defined(name));
         for ast::OrderByExpr { expr, .. } in sorts {
             let is_result = |name: &Ident| select.projection.iter().any(|item| shows(item, &fold(name).text));
             if !matches!(expr, Expr::Identifier(name) if is_result(name)) {
@@ -93,10 +98,10 @@ impl Speller<'_> {
         // Above groups and DISTINCT only what they show is there.
         let is_grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(groups, _) if groups.is_empty());
         let is_named_whole = select.projection.iter().filter(|item| is_wild(item)).count() < 2;
-        if is_grouped || select.distinct.is_some() || !is_named_whole || self.tables_of_with.len() > 1 {
+        if is_grouped || select.distinct.is_some() || !is_named_whole || self.scopes.is_nested() {
             return Ok(());
         }
-        for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.is_defined(name)) {
+        for (name, column) in wildcards::columns_by_name(select, self.schema, |name| self.scopes.is_defined(name)) {
             let items = select.projection.iter_mut();
             let aliases: Vec<&mut Ident> = items
                 .filter_map(|item| match item {
@@ -132,6 +137,18 @@ fn bare(sort: &mut OrderByExpr) {
     while let Expr::Nested(inner) = &mut sort.expr {
         sort.expr = std::mem::replace(&mut **inner, null());
     }
+}
+
+/// The place of a computed column of DISTINCT, which is ordered by what is written there once more.
+fn place_of_distinct(key: &Expr, select: &Select) -> Option<usize> {
+    if select.distinct.is_none() || is_column(key) {
+        return None;
+    }
+    let written = key.to_string();
+    select.projection.iter().position(|item| match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string() == written,
+        _ => false,
+    })
 }
 
 /// The place of the one column of a result that is called so.

@@ -11,8 +11,8 @@ use crate::front::PUBLIC;
 use crate::front::parse::fold;
 use model::Result;
 use sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem, SetExpr, TableFactor,
-    TableWithJoins, Value,
+    Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, TableFactor, TableWithJoins, Value,
 };
 
 /// A column of the joined rows: its name, and how it is written.
@@ -67,6 +67,32 @@ pub fn columns_by_name(select: &Select, schema: &dyn Schema, is_other: impl Fn(&
     let columns: Vec<Output> = columns.unwrap_or_default().into_iter().flatten().collect();
     let is_alone = |(name, _): &&Output| columns.iter().filter(|(other, _)| other == name).count() == 1;
     columns.iter().filter(is_alone).cloned().collect()
+}
+
+/// The names of the columns that the wildcards of a SELECT stand for; None where a side is no table.
+pub fn names_brought(select: &Select, schema: &dyn Schema, is_other: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let mut names = Vec::new();
+    for item in &select.projection {
+        let of = match item {
+            SelectItem::Wildcard(_) => None,
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(table), _) => {
+                Some(table.0.last()?.as_ident().map(|ident| fold(ident).text)?)
+            }
+            _ => continue,
+        };
+        for from in &select.from {
+            for relation in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
+                let columns = columns_of(relation, schema, &is_other)?;
+                let is_of = |expr: &Expr| match (expr, &of) {
+                    (_, None) => true,
+                    (Expr::CompoundIdentifier(parts), Some(table)) => fold(&parts[0]).text == *table,
+                    _ => false,
+                };
+                names.extend(columns.into_iter().filter(|(_, expr)| is_of(expr)).map(|(name, _)| name));
+            }
+        }
+    }
+    Some(names)
 }
 
 /// What is known of a FROM.

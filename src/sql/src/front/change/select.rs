@@ -9,10 +9,11 @@ use crate::front::params::substitute;
 use crate::front::parse::fold;
 use crate::front::position::error_at;
 use crate::front::statement::{Assignment, Delete, Name, Statement, Update};
+use crate::front::views;
 use crate::walk;
 use model::{Code, Error, Result, Table, Value};
 use sqlparser::ast::{
-    Expr, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    Expr, ObjectName, ObjectNamePart, Query, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, With,
 };
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(in crate::front) struct Selected {
 
 /// UPDATE and DELETE by their common parts.
 struct Parts<'s> {
+    with: Option<&'s With>,
     table: &'s Name,
     alias: Option<&'s Name>,
     assignments: &'s [Assignment],
@@ -48,7 +50,8 @@ struct Parts<'s> {
 impl<'s> Parts<'s> {
     fn of(statement: &'s Statement) -> Result<Self> {
         match statement {
-            Statement::Update(Update { table, alias, assignments, from, selection, returning }) => Ok(Parts {
+            Statement::Update(Update { with, table, alias, assignments, from, selection, returning }) => Ok(Parts {
+                with: with.as_ref(),
                 table,
                 alias: alias.as_ref(),
                 assignments,
@@ -56,7 +59,8 @@ impl<'s> Parts<'s> {
                 selection: selection.as_ref(),
                 returning: returning.as_deref(),
             }),
-            Statement::Delete(Delete { table, alias, using, selection, returning }) => Ok(Parts {
+            Statement::Delete(Delete { with, table, alias, using, selection, returning }) => Ok(Parts {
+                with: with.as_ref(),
                 table,
                 alias: alias.as_ref(),
                 assignments: &[],
@@ -132,12 +136,17 @@ impl Changer<'_> {
         let column = |at: &usize| super::literal_rows::column(&qualifier.text, &table.columns[*at].name);
         let items = table.primary_key.iter().chain(&read).map(column).chain(values);
         let mut from = vec![target(&table, parts.alias.map(|alias| alias.text.as_str()))?];
+        if parts.with.is_some() {
+            views::qualify(&mut from[0].relation, &table.name);
+        }
         for other in parts.others {
             let mut other = other.clone();
             substitute(&mut other, self.params);
             from.push(other);
         }
-        let query = query_of(items.collect(), from, selection.clone())?;
+        let mut query = query_of(items.collect(), from, selection.clone())?;
+        query.with = parts.with.cloned();
+        substitute(&mut query.with, self.params);
         let set = matches!(statement, Statement::Update(_)).then_some(set);
         let (qualifier, is_joined) = (qualifier.text.clone(), !parts.others.is_empty());
         Ok(Selected { table, query, qualifier, selection, read, set, defaults, is_joined, returning })

@@ -369,7 +369,7 @@ fn targets_primary_key(table: &Table, target: Option<&[Name]>) -> bool {
 fn update(update: &Update, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {
     let scope = Scope::new(schema, &update.table, update.alias.as_ref())?;
     let mut condition = condition(&scope, update.selection.as_ref())?;
-    let is_plain = update.from.is_empty() && update.returning.is_none();
+    let is_plain = update.with.is_none() && update.from.is_empty() && update.returning.is_none();
     if !is_plain || !condition.is_single || !condition.filters.is_empty() {
         return None;
     }
@@ -418,6 +418,6 @@ fn assignment(scope: &Scope, column: usize, value: Option<&Expr>) -> Option<Assi
 fn delete(delete: &Delete, schema: &dyn Schema) -> Option<(Arc<Table>, Action)> {
     let scope = Scope::new(schema, &delete.table, delete.alias.as_ref())?;
     let condition = condition(&scope, delete.selection.as_ref())?;
-    let is_plain = delete.using.is_empty() && delete.returning.is_none();
+    let is_plain = delete.with.is_none() && delete.using.is_empty() && delete.returning.is_none();
     (is_plain && condition.filters.is_empty()).then_some((scope.table, Action::Delete { keys: condition.keys }))
 }

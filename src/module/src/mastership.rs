@@ -59,6 +59,7 @@ impl Mastership {
 /// The catalog changed: takes over at once what takes no time.
 pub fn on_change(node: &'static Node, state: &Arc<State>) {
     end_if_expelled(node, state);
+    node.forget_senders(state);
     if let Err(error) = router::install(state, &node.me.name, !space::is_read_only(), &node.pool) {
         log::error!("router: {error}");
     }

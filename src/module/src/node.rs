@@ -129,6 +129,12 @@ impl Node {
         Ok(())
     }
 
+    /// The catalog changed: what it says of addresses is newer than where messages came from before.
+    pub fn forget_senders(&self, state: &State) {
+        let recorded = |raft_id: &RaftId| state.topology.instance_by_raft_id(*raft_id).map(|record| &record.address);
+        self.senders.borrow_mut().retain(|raft_id, sender| sender.recorded.as_ref() == recorded(raft_id));
+    }
+
     /// Waits until the catalog satisfies `holds`. Errors: `Timeout` naming `what`.
     pub fn wait_for<T>(&self, deadline: Deadline, what: &str, mut holds: impl FnMut(&State) -> Option<T>) -> Result<T> {
         self.catalog.changed.wait_until(deadline, what, || holds(&self.state()))

@@ -7,7 +7,7 @@ use crate::net::Fate;
 use crate::node::{self, Node};
 use crate::start::join::{decode, encode};
 use boot::Address;
-use catalog::Entry;
+use catalog::{Entry, Instance, InstanceState};
 use model::msgpack::{Reader, write_array_len, write_bin, write_double};
 use model::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -42,10 +42,7 @@ pub fn propose(node: &Node, entry: &Entry, deadline: Deadline, leader_by: Deadli
                 if node.raft.wait_applied(answer.index, deadline) {
                     return Ok(answer);
                 }
-                return Err(Error::new(
-                    Code::Unknown,
-                    "the change was made, but this instance did not learn of it in time",
-                ));
+                return Err(not_learned());
             }
             // Nothing happened: wait for a leader, or for another one.
             Err(error) if error.code == Code::NoLeader => {
@@ -80,10 +77,12 @@ pub fn propose_through_any(node: &Node, entry: &Entry, deadline: Deadline) -> Re
             Some(_) => return propose_until_known(node, entry, deadline).map(drop),
             None => no_leader(),
         };
-        for instance in node.state().topology.instances.values().filter(|other| other.name != node.me.name) {
+        let is_other = |other: &&Instance| other.name != node.me.name && other.state != InstanceState::Expelled;
+        for instance in node.state().topology.instances.values().filter(is_other) {
             let address: Address = instance.address.parse()?;
             match ask(node, &address, &bytes, deadline.min(Deadline::after(ASK_ANY))) {
-                Ok(_) => return Ok(()),
+                Ok(answer) if node.raft.wait_applied(answer.index, deadline) => return Ok(()),
+                Ok(_) => return Err(not_learned()),
                 Err(error) if matches!(error.code, Code::NoLeader | Code::Unknown | Code::NotReady) => last = error,
                 Err(error) => return Err(error),
             }
@@ -93,6 +92,10 @@ pub fn propose_through_any(node: &Node, entry: &Entry, deadline: Deadline) -> Re
             return Err(last);
         }
     }
+}
+
+fn not_learned() -> Error {
+    Error::new(Code::Unknown, "the change was made, but this instance did not learn of it in time")
 }
 
 fn no_leader() -> Error {

@@ -43,7 +43,13 @@ pub trait Change {
 
 /// The same for a walk that changes nothing.
 pub trait Read {
-    fn enter_expr(&mut self, expr: &Expr) -> Result<()>;
+    fn enter_query(&mut self, _: &Query) -> Result<()> {
+        Ok(())
+    }
+
+    fn enter_expr(&mut self, _: &Expr) -> Result<()> {
+        Ok(())
+    }
 
     fn leave_expr(&mut self, _: &Expr) -> Result<()> {
         Ok(())
@@ -116,6 +122,10 @@ struct Reading<'a>(&'a mut dyn Read);
 
 impl ast::Visitor for Reading<'_> {
     type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        flow(self.0.enter_query(query))
+    }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
         flow(self.0.enter_expr(expr))

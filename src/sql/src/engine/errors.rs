@@ -1,6 +1,7 @@
 //! What the query engine says went wrong, in our words: a stable code, one sentence, and the nearest name.
 
 use super::names::of_twin;
+use super::spelling::ambiguous;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -104,8 +105,7 @@ fn schema(error: &SchemaError) -> Error {
         SchemaError::FieldNotFound { field, valid_fields }
             if valid_fields.iter().any(|valid| of_twin(&valid.name) == Some(&field.name)) =>
         {
-            Error::new(Code::InvalidStatement, format!("column \"{}\" could be one of several", field.name))
-                .with_hint("name the columns apart with AS in the subquery")
+            ambiguous(&field.name)
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
             let error = Error::new(Code::NoSuchColumn, format!("column \"{}\" does not exist", field.name));

@@ -39,7 +39,7 @@ use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::expr::{Case, Cast, InList, InSubquery, ScalarFunction};
+use datafusion::logical_expr::expr::{AggregateFunctionParams, Case, Cast, InList, InSubquery, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::utils::{conjunction, merge_schema};
@@ -174,7 +174,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
             None => Expr::Cast(Cast::new(cast.expr, cast.field.data_type().clone())),
         })),
         Expr::Case(case) => arithmetic::settled_case(case_of(case, schema)?, schema),
-        Expr::AggregateFunction(call) if is_of_outer(&call.params.args) => {
+        Expr::AggregateFunction(call) if is_of_outer(&call.params) => {
             let message = "an aggregate of nothing but columns of a query outside belongs to that query";
             let error = Error::new(Code::Unsupported, message);
             Err(wrap(error.with_hint("compute it there, in a derived table or a CTE, and use its column here")))
@@ -255,10 +255,17 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
     }
 }
 
-/// Whether arguments look at columns outside and at none inside.
-fn is_of_outer(args: &[Expr]) -> bool {
-    let has = |is: fn(&Expr) -> bool| args.iter().any(|arg| arg.exists(|part| Ok(is(part))).unwrap_or(false));
-    has(|part| matches!(part, Expr::OuterReferenceColumn(..))) && !has(|part| matches!(part, Expr::Column(_)))
+/// Whether an aggregate looks at columns outside and at none inside.
+fn is_of_outer(params: &AggregateFunctionParams) -> bool {
+    let sorted = params.order_by.iter().map(|sort| &sort.expr);
+    let parts: Vec<&Expr> = params.args.iter().chain(params.filter.as_deref()).chain(sorted).collect();
+    let has = |is: fn(&Expr) -> bool| parts.iter().any(|part| part.exists(|part| Ok(is(part))).unwrap_or(false));
+    // What a subquery looks at may be inside.
+    let is_inside = |part: &Expr| {
+        matches!(part, Expr::Column(_) | Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_))
+            || matches!(part, Expr::SetComparison(_))
+    };
+    has(|part| matches!(part, Expr::OuterReferenceColumn(..))) && !has(is_inside)
 }
 
 /// A CASE that compares as `=` does, and shows texts without padding.

@@ -4,13 +4,14 @@ use super::types::shown_type;
 use crate::front::parse::fold;
 use datafusion::arrow::datatypes::Schema;
 use sqlparser::ast::{Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField};
+use std::collections::{HashMap, HashSet};
 
 /// Names and types of a query's columns.
 pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
     let named = written(&query.body, schema.fields().len());
     let name = |(at, inner): (usize, &String)| match named.get(at).cloned().flatten() {
         Some(written) => written,
-        None => of_twin(inner).unwrap_or(inner).to_owned(),
+        None => shown(inner).to_owned(),
     };
     let fields = schema.fields().iter().enumerate();
     fields.map(|(at, field)| (name((at, field.name())), shown_type(field))).collect()
@@ -19,19 +20,33 @@ pub fn columns(query: &Query, schema: &Schema) -> Vec<(String, String)> {
 /// What begins the name of a column of a derived table that has another of the same name; its place and the name follow.
 const TWIN: &str = "__twin_";
 
+/// What begins the name of a column that has the name of another one of a result; a number follows, and its name if it has one.
+pub const AGAIN: &str = "__again_";
+/// What begins the name of a column that ORDER BY goes by; a number follows.
+pub const SHOWN: &str = "__shown_";
+
 /// Gives the columns of a derived table that have one name names of their own: a reference to any of them is ambiguous.
-pub fn tell_twins(items: &mut [SelectItem]) {
+/// Answers whether there are such.
+pub fn tell_twins(items: &mut [SelectItem]) -> bool {
     let names: Vec<Option<String>> = items.iter().map(written_name).collect();
+    let twins: HashSet<String> = twice(names.iter().flatten()).into_iter().collect();
     for (at, item) in items.iter_mut().enumerate() {
-        let is_twin = |name: &&String| names.iter().flatten().filter(|other| other == name).count() > 1;
         let (Some(name), SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) =
-            (names[at].as_ref().filter(is_twin), &*item)
+            (names[at].as_ref().filter(|name| twins.contains(*name)), &*item)
         else {
             continue;
         };
         let alias = Ident::with_quote('"', format!("{TWIN}{at}_{name}"));
         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
     }
+    !twins.is_empty()
+}
+
+/// The names that come more than once.
+pub fn twice<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut counts: HashMap<&String, usize> = HashMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.clone()).collect()
 }
 
 /// What a column was called that `tell_twins` has renamed.
@@ -39,7 +54,19 @@ pub fn of_twin(name: &str) -> Option<&str> {
     name.strip_prefix(TWIN)?.split_once('_').map(|(_, name)| name)
 }
 
-fn written_name(item: &SelectItem) -> Option<String> {
+/// What a column is called outside that has a name of ours.
+fn shown(inner: &str) -> &str {
+    let again = |name: &str| name.split_once('_').map(|(_, name)| name.len());
+    match (of_twin(inner), inner.strip_prefix(AGAIN), inner.starts_with(SHOWN)) {
+        (Some(name), ..) => name,
+        (_, Some(rest), _) => again(rest).map_or("?column?", |length| &inner[inner.len() - length..]),
+        (.., true) => "?column?",
+        _ => inner,
+    }
+}
+
+/// What a column is called, where it is a column or has an alias.
+pub fn written_name(item: &SelectItem) -> Option<String> {
     match item {
         SelectItem::UnnamedExpr(Expr::Identifier(name)) | SelectItem::ExprWithAlias { alias: name, .. } => {
             Some(fold(name).text)

@@ -5,6 +5,7 @@
 use super::balance::balance;
 use super::parse::{Source, fold, is_bare};
 use super::statement::{Assignment, Delete, Insert, InsertSource, Name, OnConflict, Statement, Update};
+use crate::walk;
 use model::{Code, Error, Result};
 use sqlparser::ast::{
     self, AssignmentTarget, Expr, FromTable, OrderByKind, Query, SelectItem, SetExpr, TableFactor, UpdateTableFromKind,
@@ -14,6 +15,9 @@ use sqlparser::ast::{
 impl Source<'_> {
     /// A statement that changes rows, with the WITH before it.
     pub(super) fn change(&self, statement: ast::Statement, with: Option<With>) -> Result<Statement> {
+        if with.is_some() {
+            self.refuse(looks_elsewhere(&statement), "a subquery in RETURNING or DO UPDATE behind WITH")?;
+        }
         match statement {
             ast::Statement::Insert(mut insert) => {
                 if let Some(source) = insert.source.take() {
@@ -212,6 +216,27 @@ impl Source<'_> {
         self.refuse(alias.as_ref().is_some_and(|a| !a.columns.is_empty()), "an alias with columns here")?;
         Ok((self.one_part(&name)?, alias.map(|alias| fold(&alias.name))))
     }
+}
+
+/// Whether what is computed behind the change itself has subqueries.
+fn looks_elsewhere(statement: &ast::Statement) -> bool {
+    let (returning, on) = match statement {
+        ast::Statement::Insert(insert) => (&insert.returning, insert.on.as_ref()),
+        ast::Statement::Update(update) => (&update.returning, None),
+        ast::Statement::Delete(delete) => (&delete.returning, None),
+        _ => return false,
+    };
+    has_query(returning) || on.is_some_and(has_query)
+}
+
+fn has_query(tree: &impl ast::Visit) -> bool {
+    struct Queries;
+    impl walk::Read for Queries {
+        fn enter_query(&mut self, _: &Query) -> Result<()> {
+            Err(Error::internal("found"))
+        }
+    }
+    walk::read(tree, &mut Queries).is_err()
 }
 
 /// The query with one more WITH around it.

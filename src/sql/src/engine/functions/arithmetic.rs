@@ -458,6 +458,11 @@ impl ExprPlanner for Operators {
         let (Ok(left), Ok(right)) = (type_of(&expr.left), type_of(&expr.right)) else {
             return Ok(PlannerResult::Original(expr));
         };
+        if (Operation::of(&expr.op).is_some() || expr.op == BinaryOperator::Modulo)
+            && let Some(typed) = super::quoted::typed(&expr, &left, &right)?
+        {
+            return self.plan_binary_op(typed, schema);
+        }
         if let Some(operation) = Operation::of(&expr.op)
             && let Some(function) = kind_of(operation, &left, &right).and_then(|kind| function(kind, operation))
         {

@@ -328,7 +328,7 @@ fn as_text(text: &str, ty: ColumnType, is_padded: bool) -> DfResult<String> {
     })
 }
 
-fn unreadable(text: &str, ty: ColumnType) -> Error {
+pub fn unreadable(text: &str, ty: ColumnType) -> Error {
     Error::new(
         Code::WrongType,
         format!("\"{}\" is not a value of type {ty}", text.chars().take(60).collect::<String>()),

@@ -4,8 +4,7 @@ use super::{Function, nullable, out_of_range, wrong_types, wrong_value};
 use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array};
 use datafusion::arrow::datatypes::{DataType, Field, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
-use datafusion::scalar::ScalarValue;
+use datafusion::logical_expr::{ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
 use model::temporal::{civil_from_days, days_from_civil};
 use std::sync::Arc;
 
@@ -54,20 +53,20 @@ enum Unit {
 }
 
 fn unit_of(name: &str) -> DfResult<Unit> {
-    Ok(match name.to_ascii_lowercase().trim_end_matches('s') {
-        "microsecond" => Unit::Micros(1),
-        "millisecond" => Unit::Micros(1_000),
-        "second" => Unit::Micros(SECOND),
-        "minute" => Unit::Micros(60 * SECOND),
-        "hour" => Unit::Micros(3_600 * SECOND),
-        "day" => Unit::Micros(DAY),
-        "week" => Unit::Week,
-        "month" => Unit::Months(1),
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "microsecond" | "microseconds" | "us" => Unit::Micros(1),
+        "millisecond" | "milliseconds" | "ms" => Unit::Micros(1_000),
+        "second" | "seconds" | "sec" | "s" => Unit::Micros(SECOND),
+        "minute" | "minutes" | "min" => Unit::Micros(60 * SECOND),
+        "hour" | "hours" | "h" => Unit::Micros(3_600 * SECOND),
+        "day" | "days" | "d" => Unit::Micros(DAY),
+        "week" | "weeks" => Unit::Week,
+        "month" | "months" => Unit::Months(1),
         "quarter" => Unit::Months(3),
-        "year" => Unit::Months(12),
-        "decade" => Unit::Decade,
-        "century" => Unit::Years(100),
-        "millennium" => Unit::Years(1_000),
+        "year" | "years" => Unit::Months(12),
+        "decade" | "decades" => Unit::Decade,
+        "century" | "centuries" => Unit::Years(100),
+        "millennium" | "millennia" => Unit::Years(1_000),
         _ => return Err(wrong_value(format!("date_trunc has no unit \"{name}\""))),
     })
 }
@@ -89,19 +88,31 @@ fn first_of(micros: i64, unit: Unit) -> Option<i64> {
     }
 }
 
-fn run(args: &[ArrayRef], call: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
-    let unit = match &call.args[0] {
-        ColumnarValue::Scalar(ScalarValue::Utf8(Some(name)) | ScalarValue::Utf8View(Some(name))) => unit_of(name)?,
-        _ => return wrong_types(NAME),
+fn run(args: &[ArrayRef], _: &ScalarFunctionArgs) -> DfResult<ArrayRef> {
+    let units = args[0].as_string::<i32>().iter();
+    let mut known: Option<(String, Unit)> = None;
+    let mut unit = |name: &str| match &known {
+        Some((before, unit)) if before == name => Ok(*unit),
+        _ => unit_of(name).inspect(|unit| known = Some((name.to_owned(), *unit))),
     };
-    let cut = |micros: Option<i64>| micros.map(|at| first_of(at, unit).ok_or_else(out_of_range)).transpose();
     match args[1].data_type() {
         DataType::Time64(_) => {
-            let values = args[1].as_primitive::<Time64MicrosecondType>().iter().map(cut);
+            let values = units.zip(args[1].as_primitive::<Time64MicrosecondType>().iter()).map(|pair| match pair {
+                (Some(name), Some(at)) => match unit(name)? {
+                    unit @ Unit::Micros(length) if length < DAY => {
+                        first_of(at, unit).map(Some).ok_or_else(out_of_range)
+                    }
+                    _ => Err(wrong_value(format!("a time has no unit \"{name}\" to be cut to"))),
+                },
+                _ => Ok(None),
+            });
             Ok(Arc::new(values.collect::<DfResult<Int64Array>>()?.reinterpret_cast::<Time64MicrosecondType>()))
         }
         DataType::Timestamp(_, zone) => {
-            let values = args[1].as_primitive::<TimestampMicrosecondType>().iter().map(cut);
+            let values = units.zip(args[1].as_primitive::<TimestampMicrosecondType>().iter()).map(|pair| match pair {
+                (Some(name), Some(at)) => first_of(at, unit(name)?).map(Some).ok_or_else(out_of_range),
+                _ => Ok(None),
+            });
             let cut = values.collect::<DfResult<Int64Array>>()?.reinterpret_cast::<TimestampMicrosecondType>();
             Ok(Arc::new(cut.with_timezone_opt(zone.clone())))
         }

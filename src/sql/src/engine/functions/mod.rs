@@ -10,6 +10,7 @@ mod date_trunc;
 mod json;
 mod longer;
 mod numeric;
+mod quoted;
 pub mod ranks;
 mod regex;
 mod rows;
@@ -110,7 +111,8 @@ impl ScalarUDFImpl for Function {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> DfResult<Vec<DataType>> {
-        (self.coerce)(types)
+        // Functions share it, and it does not know which of them is called.
+        (self.coerce)(types).or_else(|_| wrong_types(self.name))
     }
 
     fn return_type(&self, types: &[DataType]) -> DfResult<DataType> {

@@ -5,6 +5,8 @@ use sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments};
 
 /// Sets of one GROUP BY.
 const SETS_MAX: usize = 4_096;
+/// Expressions in all sets together.
+const ITEMS_MAX: usize = 50_000;
 
 type Sets = Vec<Vec<Expr>>;
 
@@ -21,30 +23,55 @@ pub fn is_composed(expr: &Expr) -> bool {
 
 /// Errors: `LimitExceeded`.
 pub fn as_sets(expr: &mut Expr) -> Result<()> {
+    let mut left = Left { sets: SETS_MAX, items: ITEMS_MAX };
     let sets = match expr {
-        Expr::Rollup(lists) => rollup(&lists.drain(..).map(flat).collect::<Vec<_>>()),
-        Expr::Cube(lists) => cube(&lists.drain(..).map(flat).collect::<Vec<_>>())?,
+        Expr::Rollup(lists) => rollup(&lists.drain(..).map(flat).collect::<Vec<_>>(), &mut left)?,
+        Expr::Cube(lists) => cube(&lists.drain(..).map(flat).collect::<Vec<_>>(), &mut left)?,
         Expr::GroupingSets(sets) => {
             let mut all = Sets::new();
             for set in sets.drain(..) {
                 match &set[..] {
                     [only] => match within(only) {
-                        Some((Kind::Rollup, lists)) => all.extend(rollup(&lists)),
-                        Some((Kind::Cube, lists)) => all.extend(cube(&lists)?),
-                        None => all.push(set),
+                        Some((Kind::Rollup, lists)) => all.extend(rollup(&lists, &mut left)?),
+                        Some((Kind::Cube, lists)) => all.extend(cube(&lists, &mut left)?),
+                        None => all.push(left.kept(set)?),
                     },
-                    _ => all.push(set),
+                    _ => all.push(left.kept(set)?),
                 }
             }
             all
         }
         _ => return Ok(()),
     };
-    if sets.len() > SETS_MAX {
-        return Err(too_many());
-    }
     *expr = Expr::GroupingSets(sets);
     Ok(())
+}
+
+/// What may still be made.
+struct Left {
+    sets: usize,
+    items: usize,
+}
+
+impl Left {
+    fn take(&mut self, sets: usize, items: usize) -> Result<()> {
+        match (self.sets.checked_sub(sets), self.items.checked_sub(items)) {
+            (Some(sets), Some(items)) => {
+                *self = Left { sets, items };
+                Ok(())
+            }
+            _ => {
+                let message =
+                    format!("GROUP BY has more than {SETS_MAX} grouping sets, or {ITEMS_MAX} expressions in them");
+                Err(Error::new(Code::LimitExceeded, message))
+            }
+        }
+    }
+
+    fn kept(&mut self, set: Vec<Expr>) -> Result<Vec<Expr>> {
+        self.take(1, set.len())?;
+        Ok(set)
+    }
 }
 
 enum Kind {
@@ -78,22 +105,20 @@ fn flat(list: Vec<Expr>) -> Vec<Expr> {
 }
 
 /// The lists together, then without the last one, and so on.
-fn rollup(lists: &[Vec<Expr>]) -> Sets {
-    (0..=lists.len()).rev().map(|count| lists[..count].concat()).collect()
+fn rollup(lists: &[Vec<Expr>], left: &mut Left) -> Result<Sets> {
+    let items = lists.iter().rev().enumerate().map(|(times, list)| (times + 1).saturating_mul(list.len()));
+    left.take(lists.len() + 1, items.fold(0, usize::saturating_add))?;
+    Ok((0..=lists.len()).rev().map(|count| lists[..count].concat()).collect())
 }
 
 /// All choices of lists.
-fn cube(lists: &[Vec<Expr>]) -> Result<Sets> {
-    if lists.len() >= usize::BITS as usize || 1 << lists.len() > SETS_MAX {
-        return Err(too_many());
-    }
+fn cube(lists: &[Vec<Expr>], left: &mut Left) -> Result<Sets> {
+    let choices = u32::try_from(lists.len()).ok().and_then(|count| 1_usize.checked_shl(count)).unwrap_or(usize::MAX);
+    let items: usize = lists.iter().map(Vec::len).sum();
+    left.take(choices, (choices / 2).saturating_mul(items))?;
     let chosen = |choice: usize| {
         let is_chosen = |at: &usize| choice >> (lists.len() - 1 - at) & 1 == 1;
         (0..lists.len()).filter(is_chosen).flat_map(|at| lists[at].clone()).collect()
     };
     Ok((0..1 << lists.len()).rev().map(chosen).collect())
-}
-
-fn too_many() -> Error {
-    Error::new(Code::LimitExceeded, format!("GROUP BY has more than {SETS_MAX} grouping sets"))
 }

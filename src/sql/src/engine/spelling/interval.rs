@@ -33,6 +33,7 @@ pub fn respell(interval: &mut Interval) -> Result<()> {
 }
 
 fn unreadable(text: &str) -> Error {
+    let text: String = text.chars().take(60).collect();
     Error::new(Code::WrongType, format!("\"{text}\" is no interval of these fields"))
 }
 
@@ -43,25 +44,41 @@ pub fn respell_text(text: &mut String) {
     }
 }
 
-/// `1 day 02:00:00`, as intervals are shown, with words for the fields of its time.
+/// `1 day 02:00:00`, as intervals are shown, with words for the fields of its time; a number alone before it are days. None for
+/// a time that is none.
 fn with_clock(text: &str) -> Option<String> {
     let mut named = Vec::new();
-    for part in text.split_whitespace() {
-        let (sign, fields) = match part.strip_prefix('-') {
+    let mut parts = text.split_whitespace().peekable();
+    while let Some(part) = parts.next() {
+        let (sign, word) = match part.strip_prefix('-') {
             Some(rest) => ("-", rest),
             None => ("", part.strip_prefix('+').unwrap_or(part)),
         };
-        let fields: Vec<&str> = fields.split(':').collect();
-        match &fields[..] {
-            [word] => named.push(format!("{sign}{word}")),
-            [hours, minutes] => named.push(format!("{sign}{hours} hours {sign}{minutes} minutes")),
-            [hours, minutes, seconds] => {
-                named.push(format!("{sign}{hours} hours {sign}{minutes} minutes {sign}{seconds} seconds"));
-            }
-            _ => return None,
+        let is_clock_next = parts.peek().is_some_and(|next| next.contains(':'));
+        match word.contains(':') {
+            true => named.push(clock(sign, word)?),
+            false if is_clock_next && is_whole(word) => named.push(format!("{sign}{word} days")),
+            false => named.push(format!("{sign}{word}")),
         }
     }
     Some(named.join(" "))
+}
+
+fn is_whole(digits: &str) -> bool {
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `hours:minutes[:seconds]`
+fn clock(sign: &str, text: &str) -> Option<String> {
+    let mut fields = text.split(':');
+    let (hours, minutes, seconds) = (fields.next()?, fields.next()?, fields.next().unwrap_or("0"));
+    let (whole, fraction) = seconds.split_once('.').unwrap_or((seconds, "0"));
+    let is_below_60 = |digits: &str| digits.len() <= 2 && digits.parse::<u8>().is_ok_and(|number| number < 60);
+    let all_whole = [hours, minutes, whole, fraction].iter().all(|digits| is_whole(digits));
+    if fields.next().is_some() || !all_whole || !is_below_60(minutes) || !is_below_60(whole) {
+        return None;
+    }
+    Some(format!("{sign}{hours} hours {sign}{minutes} minutes {sign}{seconds} seconds"))
 }
 
 /// A sign before the text is for all its fields.
@@ -96,7 +113,10 @@ mod tests {
     #[test]
     fn the_time_of_an_interval_is_spelled_out() {
         assert_eq!(with_clock("1 day -02:00:03.5").as_deref(), Some("1 day -02 hours -00 minutes -03.5 seconds"));
+        assert_eq!(with_clock("1 12:30").as_deref(), Some("1 days 12 hours 30 minutes 0 seconds"));
         assert_eq!(with_clock("-2 mons +1 day").as_deref(), Some("-2 mons 1 day"));
-        assert_eq!(with_clock("1:2:3:4"), None);
+        for text in ["1:2:3:4", "1:62", "1:2:63", "1:-2", "1.5:00", "1:", ":1"] {
+            assert_eq!(with_clock(text), None, "{text}");
+        }
     }
 }

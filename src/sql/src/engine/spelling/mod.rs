@@ -31,6 +31,7 @@ mod joins;
 mod order_by;
 mod rows;
 mod scopes;
+mod twins;
 mod wildcards;
 
 use super::names;
@@ -38,6 +39,7 @@ use crate::cluster::Schema;
 use crate::front::parse::fold;
 use crate::walk;
 use model::{Code, Error, Result};
+use rows::Copies;
 use scopes::Scopes;
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
@@ -46,6 +48,7 @@ use sqlparser::ast::{
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{SystemTime, UNIX_EPOCH};
+pub use twins::ambiguous;
 
 /// Rewrites a query in place.
 ///
@@ -53,7 +56,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn respell(query: &mut Query, schema: &dyn Schema) -> Result<()> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_us = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-    walk::change(query, &mut Speller { schema, names: 0, now_us, scopes: Scopes::default() })
+    walk::change(query, &mut Speller { schema, names: 0, now_us, scopes: Scopes::default(), copies: Copies::new() })
 }
 
 struct Speller<'a> {
@@ -64,6 +67,7 @@ struct Speller<'a> {
     now_us: i64,
     /// What the WITH clauses of the queries around define.
     scopes: Scopes,
+    copies: Copies,
 }
 
 impl walk::Change for Speller<'_> {
@@ -85,6 +89,7 @@ impl walk::Change for Speller<'_> {
 
     fn enter_select(&mut self, select: &mut Select) -> Result<()> {
         select.from.iter().try_for_each(joins::check)?;
+        twins::check(select, |name| self.scopes.twins_of(name))?;
         wildcards::spell_out(select, self.schema, |name| self.scopes.is_defined(name))?;
         joins::respell(select)?;
         if let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by {
@@ -103,11 +108,11 @@ impl walk::Change for Speller<'_> {
     }
 
     fn enter_table(&mut self, factor: &mut TableFactor) -> Result<()> {
-        if self.scopes.resolve(factor) {
+        if self.scopes.resolve(factor)? {
             return Ok(());
         }
         match factor {
-            TableFactor::Derived { subquery, .. } => name_outputs(subquery),
+            TableFactor::Derived { subquery, alias, .. } => name_outputs(subquery, alias.as_mut())?,
             TableFactor::NestedJoin { table_with_joins, .. } => joins::check(table_with_joins)?,
             TableFactor::Table { name, alias: Some(alias), .. } if !alias.columns.is_empty() => {
                 let [ast::ObjectNamePart::Identifier(ident)] = &name.0[..] else { return Ok(()) };
@@ -146,10 +151,8 @@ impl Speller<'_> {
     fn tell_outputs_apart(&mut self, select: &mut Select) {
         let has_wild = select.projection.iter().any(is_wild);
         let brought = wildcards::names_brought(select, self.schema, |name| self.scopes.is_defined(name));
-        let is_brought = |name: &str| {
-            let name = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
-            has_wild && brought.as_ref().is_none_or(|brought| brought.iter().any(|other| other == name))
-        };
+        let is_brought =
+            |name: &str| has_wild && brought.as_ref().is_none_or(|brought| brought.iter().any(|other| other == name));
         let mut seen: Vec<String> = Vec::new();
         let alone: Vec<String> = select.projection.iter().filter_map(named_alone).collect();
         for item in &mut select.projection {
@@ -169,9 +172,13 @@ impl Speller<'_> {
             // A column of a table, beside what has the same name and no table's.
             let is_beside = matches!(&*item, SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names))
                 if names.last().is_some_and(|name| alone.contains(&fold(name).text)));
-            if seen.contains(&name) || (is_column && is_brought(&name)) || is_vague || is_beside {
+            let own = names::written_name(item);
+            let is_hidden = is_column && own.as_ref().is_some_and(|own| is_brought(own));
+            if seen.contains(&name) || is_hidden || is_vague || is_beside {
                 self.names += 1;
-                *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__again_{}", self.names)) };
+                let rest = own.map_or(String::new(), |own| format!("_{own}"));
+                let alias = Ident::with_quote('"', format!("{}{}{rest}", names::AGAIN, self.names));
+                *item = SelectItem::ExprWithAlias { expr, alias };
             } else {
                 seen.push(name);
             }
@@ -228,6 +235,7 @@ impl Speller<'_> {
             }
             Expr::AnyOp { left, compare_op, right, .. } => match listed(right) {
                 Some(list) => {
+                    self.copies.take(&**left, list.len())?;
                     let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
                     Some(joined(list.iter().map(compare), BinaryOperator::Or, false))
                 }
@@ -235,13 +243,14 @@ impl Speller<'_> {
             },
             Expr::AllOp { left, compare_op, right } => match listed(right) {
                 Some(list) => {
+                    self.copies.take(&**left, list.len())?;
                     let compare = |item: &Expr| binary(left.as_ref().clone(), compare_op.clone(), item.clone());
                     Some(joined(list.iter().map(compare), BinaryOperator::And, true))
                 }
                 None => self.row_of_all(left, compare_op, right)?,
             },
             Expr::BinaryOp { left, op, right } => self.rows_of_comparison(left, op, right)?,
-            Expr::InList { expr: row, list, negated } => rows::in_list(row, list, *negated)?,
+            Expr::InList { expr: row, list, negated } => rows::in_list(row, list, *negated, &mut self.copies)?,
             Expr::InSubquery { expr: row, subquery, negated } => self.row_in_subquery(row, subquery, *negated)?,
             Expr::IsNull(row) => rows::each(row, Expr::IsNull),
             Expr::IsNotNull(row) => rows::each(row, Expr::IsNotNull),
@@ -370,29 +379,26 @@ fn limit_of(fetch: Fetch, limit: Option<LimitClause>) -> Result<LimitClause> {
 }
 
 /// Derived tables name their functions' columns after the functions.
-fn name_outputs(query: &mut Query) {
-    let SetExpr::Select(select) = leftmost(&mut query.body) else { return };
+///
+/// Errors: those of `twins::tell_apart`.
+fn name_outputs(query: &mut Query, alias: Option<&mut ast::TableAlias>) -> Result<()> {
+    let SetExpr::Select(select) = leftmost(&mut query.body) else { return Ok(()) };
     let mut taken: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
-        let name = match expr {
-            Expr::Function(function) => function.name.to_string().to_lowercase(),
-            Expr::Case { .. } => "case".to_owned(),
-            Expr::Exists { .. } => "exists".to_owned(),
-            _ => continue,
-        };
+        let Some(name) = name_of_call(expr) else { continue };
         if !taken.contains(&name) {
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', &name) };
             taken.push(name);
         }
     }
-    names::tell_twins(&mut select.projection);
+    twins::tell_apart(query, alias)?;
     let is_sorted = query.order_by.is_some();
-    let SetExpr::Select(select) = leftmost(&mut query.body) else { return };
-    let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return };
+    let SetExpr::Select(select) = leftmost(&mut query.body) else { return Ok(()) };
+    let ast::GroupByExpr::Expressions(groups, _) = &mut select.group_by else { return Ok(()) };
     // DISTINCT finds what it is sorted by among the columns only.
     if groups.is_empty() || (select.distinct.is_some() && is_sorted) {
-        return;
+        return Ok(());
     }
     for group in groups {
         let item = position_of(group).and_then(|at| select.projection.get(at));
@@ -401,6 +407,17 @@ fn name_outputs(query: &mut Query) {
         }
     }
     select.projection.iter_mut().for_each(hide_column);
+    Ok(())
+}
+
+/// What a computed column of a derived table is called.
+fn name_of_call(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Function(function) => Some(function.name.to_string().to_lowercase()),
+        Expr::Case { .. } => Some("case".to_owned()),
+        Expr::Exists { .. } => Some("exists".to_owned()),
+        _ => None,
+    }
 }
 
 /// The place in the select list that `GROUP BY 1` means.

@@ -65,11 +65,11 @@ impl Speller<'_> {
         match item {
             SelectItem::UnnamedExpr(shown) if has_columns_too || !is_column(shown) => {
                 self.names += 1;
-                let alias = Ident::new(format!("__shown_{}", self.names));
+                let alias = Ident::new(format!("{}{}", names::SHOWN, self.names));
                 *key = Expr::Identifier(alias.clone());
                 *item = SelectItem::ExprWithAlias { expr: shown.clone(), alias };
             }
-            SelectItem::ExprWithAlias { alias, .. } if alias.value.starts_with("__shown_") => {
+            SelectItem::ExprWithAlias { alias, .. } if alias.value.starts_with(names::SHOWN) => {
                 *key = Expr::Identifier(alias.clone());
             }
             _ => {}
@@ -122,7 +122,7 @@ impl Speller<'_> {
             }
             if is_used {
                 self.names += 1;
-                let other = Ident::new(format!("__again_{}", self.names));
+                let other = Ident::with_quote('"', format!("{}{}_{name}", names::AGAIN, self.names));
                 let is_result = |expr: &&mut Expr| matches!(expr, Expr::Identifier(alone) if fold(alone).text == name);
                 alone.into_iter().filter(is_result).for_each(|expr| *expr = Expr::Identifier(other.clone()));
                 aliases.into_iter().for_each(|alias| *alias = other.clone());
@@ -146,6 +146,9 @@ fn place_of_distinct(key: &Expr, select: &Select) -> Option<usize> {
     }
     let written = key.to_string();
     select.projection.iter().position(|item| match item {
+        SelectItem::UnnamedExpr(Expr::Nested(expr)) | SelectItem::ExprWithAlias { expr: Expr::Nested(expr), .. } => {
+            expr.to_string() == written
+        }
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => expr.to_string() == written,
         _ => false,
     })

@@ -1,17 +1,74 @@
 //! Row values: `(a, b)` compared with another row, with the rows of a subquery, and with NULL.
+//!
+//! What is compared is written down more than once, and so is what is compared inside of it: `Copies` bounds that.
 
 use super::{Speller, binary, boolean, joined, negated_if, null};
+use crate::walk;
 use model::{Code, Error, Result};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor, Value,
 };
 
+/// How much a statement may still write down once more.
+pub struct Copies {
+    left: usize,
+}
+
+/// Expressions of a statement that are copied; each time that one is counts.
+const COPIES_MAX: usize = 500_000;
+/// What a query in them counts for: each is planned.
+const QUERY_COPIES: usize = 500;
+
+impl Copies {
+    pub fn new() -> Self {
+        Self { left: COPIES_MAX }
+    }
+
+    /// Errors: `LimitExceeded`.
+    pub fn take(&mut self, tree: &impl ast::Visit, times: usize) -> Result<()> {
+        let times = times.max(1);
+        let mut size = Size { left: self.left / times, taken: 0 };
+        walk::read(tree, &mut size)?;
+        self.left -= size.taken * times;
+        Ok(())
+    }
+}
+
+/// What a tree has, and may still have.
+struct Size {
+    left: usize,
+    taken: usize,
+}
+
+impl Size {
+    fn count(&mut self, weight: usize) -> Result<()> {
+        if self.left - self.taken < weight {
+            let message = "comparisons of rows, or with ANY and ALL, are too many or too deep inside one another";
+            return Err(Error::new(Code::LimitExceeded, message));
+        }
+        self.taken += weight;
+        Ok(())
+    }
+}
+
+impl walk::Read for Size {
+    fn enter_query(&mut self, _: &Query) -> Result<()> {
+        self.count(QUERY_COPIES)
+    }
+
+    fn enter_expr(&mut self, _: &Expr) -> Result<()> {
+        self.count(1)
+    }
+}
+
 /// `row IN (list of rows)`.
 ///
 /// Errors: `InvalidStatement` for rows of different lengths.
-pub fn in_list(row: &Expr, list: &[Expr], negated: bool) -> Result<Option<Expr>> {
-    let Some(row) = row_of(row) else { return Ok(None) };
+pub fn in_list(row: &Expr, list: &[Expr], negated: bool, copies: &mut Copies) -> Result<Option<Expr>> {
+    let Some(values) = row_of(row) else { return Ok(None) };
+    copies.take(row, list.len())?;
+    let row = values;
     let mut found = Vec::with_capacity(list.len());
     for item in list {
         let item = row_of(item).ok_or_else(|| lengths_differ(row.len()))?;
@@ -30,7 +87,11 @@ impl Speller<'_> {
     /// Rows on both sides, or a row and a subquery of at most one.
     pub fn rows_of_comparison(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Option<Expr>> {
         match (row_of(left), row_of(right)) {
-            (Some(left), Some(right)) => rows_compared(left, op, right).map(Some),
+            (Some(l), Some(r)) => {
+                self.copies.take(left, 2)?;
+                self.copies.take(right, 2)?;
+                rows_compared(l, op, r).map(Some)
+            }
             (Some(row), None) => match subquery_of(right) {
                 Some(subquery) => self.row_with_only(row, op, subquery).map(Some),
                 None => Ok(None),
@@ -68,6 +129,8 @@ impl Speller<'_> {
     /// Whether a row compares so with any of a subquery, or, `negated`, whether it does not with any: true when it is so of
     /// one, unknown when it might be.
     fn row_within(&mut self, row: &[Expr], op: &BinaryOperator, subquery: &Query, negated: bool) -> Result<Expr> {
+        row.iter().try_for_each(|value| self.copies.take(value, 4))?;
+        self.copies.take(subquery, 2)?;
         let (table, columns) = self.named_rows(row.len());
         let holds = negated_if(negated, rows_compared(row, op, &of_table(&table, &columns))?);
         let one = || Expr::Value(Value::Number("1".into(), false).into());

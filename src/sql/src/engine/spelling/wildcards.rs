@@ -27,8 +27,16 @@ pub fn spell_out(select: &mut Select, schema: &dyn Schema, is_other: impl Fn(&st
     let is_plain = |item: &SelectItem| matches!(item, SelectItem::Wildcard(options) if *options == Default::default());
     let [Some(Joined { columns, common })] = &joined[..] else {
         let is_left = |from: &TableWithJoins| from.joins.iter().any(|join| is_left_by_names(&join.join_operator));
-        if select.projection.iter().any(is_plain) && select.from.iter().any(is_left) {
+        let shows_all = select.projection.iter().any(is_plain);
+        if shows_all && select.from.iter().any(is_left) {
             return joins::unsupported("SELECT * over a LEFT join with USING of what is no table");
+        }
+        let is_joined = |from: &TableWithJoins| {
+            let sides = std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation));
+            !from.joins.is_empty() && sides.clone().any(is_joined_by_names)
+        };
+        if shows_all && select.from.iter().any(is_joined) {
+            return joins::unsupported("SELECT * over a join with USING or NATURAL inside another join");
         }
         return Ok(());
     };
@@ -159,6 +167,16 @@ fn by_name(common: &[String]) -> JoinConstraint {
     }
     let name = |name: &String| ObjectName(vec![ObjectNamePart::Identifier(Ident::with_quote('"', name))]);
     JoinConstraint::Using(common.iter().map(name).collect())
+}
+
+fn is_joined_by_names(factor: &TableFactor) -> bool {
+    let TableFactor::NestedJoin { table_with_joins, .. } = factor else { return false };
+    let by_names = |operator: &JoinOperator| {
+        let operator = &mut operator.clone();
+        constraint(operator).is_some_and(|(_, on)| matches!(on, JoinConstraint::Using(_) | JoinConstraint::Natural))
+    };
+    let sides = std::iter::once(&table_with_joins.relation).chain(table_with_joins.joins.iter().map(|j| &j.relation));
+    table_with_joins.joins.iter().any(|join| by_names(&join.join_operator)) || sides.clone().any(is_joined_by_names)
 }
 
 fn is_left_by_names(operator: &JoinOperator) -> bool {

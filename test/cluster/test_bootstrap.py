@@ -174,6 +174,10 @@ def move(instance):
     return instance
 
 
+def knows(asked, moved):
+    return {i["name"]: i["address"] for i in asked.status()["instances"]}[moved.name] == moved.address
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_an_instance_comes_back_at_another_address(workshop, size):
     """Of two voters neither is a majority: the one that stayed answers where it is asked from."""
@@ -183,11 +187,10 @@ def test_an_instance_comes_back_at_another_address(workshop, size):
     for instance in cluster:
         instance.stop()
         move(instance).start()
+        for other in cluster:
+            cluster.wait_on(other, lambda i, moved=instance: knows(i, moved), "the address to be known")
         cluster.wait_whole()
         cluster.wait_in_sync()
-        for other in cluster:
-            told = {i["name"]: i["address"] for i in other.status()["instances"]}
-            assert told[instance.name] == instance.address
     assert [i.sql("INSERT INTO t VALUES (?)", at) for at, i in enumerate(cluster)] == [1] * size
     assert cluster[0].sql("SELECT count(*) FROM t") == [[size]]
 

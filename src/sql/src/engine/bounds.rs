@@ -20,10 +20,17 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 use model::{Code, Error};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What the results of one call may have: those of a batch.
 pub const BYTES_MAX: usize = 256 << 20;
+
+/// What a value may have that is computed when a query is planned: it becomes part of the plan, and of names in it, where nobody
+/// counts it.
+const PLANNED_BYTES_MAX: usize = 4 << 20;
+/// The same for all such values of a query.
+const PLANNED_BYTES_TOGETHER: usize = 64 << 20;
 
 /// What texts have that are copied at once, about.
 const COPIED_BYTES: usize = 8 << 20;
@@ -55,8 +62,28 @@ impl Texts {
     }
 }
 
+thread_local! {
+    /// While a query is planned: what may still be made.
+    static PLANNED_LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Plans. Calls of functions that make long values are refused meanwhile, so that the engine leaves them for when the query
+/// runs.
+pub fn while_planning<T>(plan: impl FnOnce() -> T) -> T {
+    struct Planned(Option<usize>);
+    impl Drop for Planned {
+        fn drop(&mut self) {
+            PLANNED_LEFT.set(self.0);
+        }
+    }
+    let _planned = Planned(PLANNED_LEFT.replace(Some(PLANNED_BYTES_TOGETHER)));
+    plan()
+}
+
 fn within_bounds(bytes: usize) -> DfResult<()> {
-    if bytes <= BYTES_MAX {
+    let left = PLANNED_LEFT.get();
+    if bytes <= left.map_or(BYTES_MAX, |left| left.min(PLANNED_BYTES_MAX)) {
+        PLANNED_LEFT.set(left.map(|left| left - bytes));
         return Ok(());
     }
     let message = format!("a function makes values of more than {} MiB at once", BYTES_MAX >> 20);
@@ -218,7 +245,7 @@ pub fn size_of_scalar(value: &ScalarValue) -> DfResult<Size> {
     }
 }
 
-fn size_of(array: &ArrayRef) -> Size {
+pub fn size_of(array: &ArrayRef) -> Size {
     let of_lengths = |lengths: &mut dyn Iterator<Item = usize>| {
         lengths.fold(Size::default(), |Size { bytes, longest, .. }, length| Size {
             bytes: bytes.saturating_add(length),

@@ -52,6 +52,7 @@ mod tests;
 
 use crate::cluster::Cluster;
 use crate::stop::Stop;
+use bounds::size_of_scalar;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
@@ -77,6 +78,9 @@ use std::time::Instant;
 
 /// Planning needs a megabyte of stack and more.
 pub const STACK_BYTES: usize = 8 << 20;
+
+/// What the values of subqueries that run first may have together: they become parts of the plan.
+const SUBQUERY_BYTES_MAX: usize = 64 << 20;
 
 /// Plans and runs queries and fragments. One an instance; share it behind an `Arc`.
 pub struct Engine {
@@ -266,9 +270,16 @@ impl Engine {
             }
             running.share_moments();
             let mut values = Vec::with_capacity(subqueries.len());
+            let mut bytes = 0_usize;
             for subquery in subqueries {
                 let inner = self.without_subqueries(running, subquery.subquery.as_ref().clone()).await?;
                 let value = self.scalar(running, &inner).await?;
+                bytes = bytes.saturating_add(size_of_scalar(&value).map_err(translate)?.total());
+                if bytes > SUBQUERY_BYTES_MAX {
+                    let max_mib = SUBQUERY_BYTES_MAX >> 20;
+                    let message = format!("subqueries that stand for values give more than {max_mib} MiB together");
+                    return Err(Error::new(Code::LimitExceeded, message).with_hint("join with them instead"));
+                }
                 values.push((subquery, value));
             }
             subquery::replace(plan, &values).map_err(translate)

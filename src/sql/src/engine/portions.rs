@@ -1,18 +1,18 @@
 //! Rows that share a long text go a few at a time to nodes that copy what they keep: aggregates and sorts. What these keep is
 //! counted after each batch, and a batch of rows that are short by themselves may be terabytes once each has its own copy.
 
-use super::bounds::{portions, size_of_scalar};
+use super::bounds::{portions, size_of as size_of_array, size_of_scalar};
 use super::gather::{GatherExec, change_here, with_children};
 use super::hiding::HidingExec;
 use super::lookups::TapExec;
 use super::scan::ScanExec;
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
@@ -64,14 +64,30 @@ fn constants_of(node: &dyn ExecutionPlan, input: &Schema) -> DfResult<usize> {
             if !part.data_type(input).is_ok_and(|ty| is_long(&ty)) {
                 return Ok(TreeNodeRecursion::Jump);
             }
-            if let Some(literal) = part.downcast_ref::<Literal>() {
-                bytes = bytes.saturating_add(size_of_scalar(literal.value())?.total());
-            }
-            Ok(TreeNodeRecursion::Continue)
+            let Some(bytes_here) = constant_bytes(part)? else { return Ok(TreeNodeRecursion::Continue) };
+            bytes = bytes.saturating_add(bytes_here);
+            Ok(TreeNodeRecursion::Jump)
         })?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(bytes)
+}
+
+/// The bytes of an expression that is the same for all rows: a literal, or a call that was too long to be made one.
+fn constant_bytes(expr: &Arc<dyn PhysicalExpr>) -> DfResult<Option<usize>> {
+    if let Some(literal) = expr.downcast_ref::<Literal>() {
+        return size_of_scalar(literal.value()).map(|size| Some(size.total()));
+    }
+    if !expr.is::<ScalarFunctionExpr>() || expr.exists(|part| Ok(part.is::<Column>()))? {
+        return Ok(None);
+    }
+    let one_row = RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &one_row)?;
+    match expr.evaluate(&row) {
+        Ok(value) => Ok(Some(size_of_array(&value.into_array(1)?).total())),
+        // It fails again where a row needs it, if one does.
+        Err(_) => Ok(None),
+    }
 }
 
 fn is_long(ty: &DataType) -> bool {

@@ -1,6 +1,6 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
-use super::bounds::{bounded, check_constants};
+use super::bounds::{bounded, check_constants, while_planning};
 use super::dates;
 use super::dependencies::{self, PutApart};
 use super::errors::translate;
@@ -177,7 +177,7 @@ impl Session {
 
     /// Optimised, for one place.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        let optimised = self.state.optimize(plan).and_then(dependencies::together);
+        let optimised = while_planning(|| self.state.optimize(plan)).and_then(dependencies::together);
         let optimised = optimised.and_then(orders::without_repeats).and_then(dates::compared_as_dates);
         let plan = optimised.and_then(join_keys::as_columns).map_err(translate)?;
         check_constants(&plan, BATCH_ROWS).map_err(translate)?;

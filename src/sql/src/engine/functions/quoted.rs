@@ -12,13 +12,19 @@ use sqlparser::ast::BinaryOperator;
 
 /// Gives the literal of an arithmetic operator its type; None where there is none, or two.
 pub fn typed(expr: &RawBinaryExpr, left: &DataType, right: &DataType) -> DfResult<Option<RawBinaryExpr>> {
-    let mut typed = expr.clone();
-    let read = match (text_of(&expr.left), text_of(&expr.right)) {
-        (None, Some(text)) => like(text, left, &expr.op)?.map(|value| typed.right = value),
-        (Some(text), None) => like(text, right, &expr.op)?.map(|value| typed.left = value),
+    Ok(match (text_of(&expr.left), text_of(&expr.right)) {
+        (None, Some(text)) => like(text, left, &expr.op)?.map(|right| RawBinaryExpr {
+            right,
+            left: expr.left.clone(),
+            op: expr.op.clone(),
+        }),
+        (Some(text), None) => like(text, right, &expr.op)?.map(|left| RawBinaryExpr {
+            left,
+            right: expr.right.clone(),
+            op: expr.op.clone(),
+        }),
         _ => None,
-    };
-    Ok(read.map(|()| typed))
+    })
 }
 
 fn text_of(expr: &Expr) -> Option<&str> {

@@ -118,7 +118,7 @@ fn implied_name(expr: &Expr) -> Option<String> {
 }
 
 /// Whose columns a query shows: of a set operation, those of its first operand.
-fn first_select(body: &SetExpr) -> Option<&Select> {
+pub fn first_select(body: &SetExpr) -> Option<&Select> {
     match body {
         SetExpr::Query(query) => first_select(&query.body),
         SetExpr::SetOperation { left, .. } => first_select(left),

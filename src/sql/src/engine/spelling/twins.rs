@@ -54,7 +54,7 @@ fn expr_of(item: &SelectItem) -> Option<String> {
 
 /// The names that several columns of such a query have.
 pub fn of_query(query: &Query, alias: Option<&TableAlias>) -> Vec<String> {
-    let Some(select) = first_select(&query.body) else { return Vec::new() };
+    let Some(select) = names::first_select(&query.body) else { return Vec::new() };
     let renamed = alias.map_or(&[][..], |alias| &alias.columns[..]);
     let named = |item: &SelectItem| match item {
         SelectItem::UnnamedExpr(expr) => names::written_name(item).or_else(|| name_of_call(expr)),
@@ -65,15 +65,6 @@ pub fn of_query(query: &Query, alias: Option<&TableAlias>) -> Vec<String> {
         *name = Some(fold(&column.name).text);
     }
     names::twice(all.iter().flatten())
-}
-
-fn first_select(body: &SetExpr) -> Option<&Select> {
-    match body {
-        SetExpr::Query(query) => first_select(&query.body),
-        SetExpr::SetOperation { left, .. } => first_select(left),
-        SetExpr::Select(select) => Some(select),
-        _ => None,
-    }
 }
 
 /// Refuses a SELECT that refers to such a column; without this the name could be taken for another table's.

@@ -5,7 +5,7 @@
 //! written in WHERE too, where the engine takes one that is named alone for ambiguous. NATURAL RIGHT and FULL joins, which
 //! the engine has not, get USING.
 
-use super::joins;
+use super::{joins, names};
 use crate::cluster::Schema;
 use crate::front::PUBLIC;
 use crate::front::parse::fold;
@@ -242,11 +242,7 @@ fn written_names(body: &SetExpr) -> Option<Vec<String>> {
         SetExpr::Query(query) => written_names(&query.body),
         SetExpr::SetOperation { left, .. } => written_names(left),
         SetExpr::Select(select) => {
-            let name = |item: &SelectItem| match item {
-                SelectItem::UnnamedExpr(Expr::CompoundIdentifier(names)) => names.last().map(|name| fold(name).text),
-                item => super::named_alone(item),
-            };
-            let names: Vec<String> = select.projection.iter().map(name).collect::<Option<_>>()?;
+            let names: Vec<String> = select.projection.iter().map(names::written_name).collect::<Option<_>>()?;
             let is_alone = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
             names.iter().all(is_alone).then_some(names)
         }

@@ -2,6 +2,7 @@
 //! way, which may be far more: a few bytes of a statement ask for terabytes. So a call of a function whose results would not
 //! fit is refused before it makes them, and rows are copied some megabytes at a time.
 
+use super::counted;
 use super::errors::wrap;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringViewBuilder};
 use datafusion::arrow::compute::concat;
@@ -21,16 +22,21 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 use model::{Code, Error};
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// What the results of one call may have: those of a batch.
 pub const BYTES_MAX: usize = 256 << 20;
 
-/// What a value may have that is computed when a query is planned: it becomes part of the plan, and of names in it, where nobody
-/// counts it.
-const PLANNED_BYTES_MAX: usize = 4 << 20;
-/// The same for all such values of a query.
-const PLANNED_BYTES_TOGETHER: usize = 64 << 20;
+/// What a value may have that is computed when a query is planned and need not be: it becomes part of the plan, and of names in
+/// it, where nobody counts it.
+const FOLDED_BYTES_MAX: usize = 4 << 20;
+/// What all values of a query may have that are computed when it is planned.
+const PLANNED_BYTES_MAX: usize = 64 << 20;
+
+/// Columns of a query, as PostgreSQL's: each may have a batch of values that are too short to be counted.
+const COLUMNS_MAX: usize = 1664;
 
 /// What texts have that are copied at once, about.
 const COPIED_BYTES: usize = 8 << 20;
@@ -62,32 +68,64 @@ impl Texts {
     }
 }
 
+/// How much may be made on this thread.
+#[derive(Clone, Copy)]
+struct Room {
+    /// At once.
+    each: usize,
+    /// In all.
+    left: usize,
+}
+
 thread_local! {
-    /// While a query is planned: what may still be made.
-    static PLANNED_LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    static ROOM: Cell<Room> = const { Cell::new(Room { each: BYTES_MAX, left: usize::MAX }) };
+}
+
+/// Does a step in so much room; answers how much is left, too.
+fn in_room<T>(room: Room, step: impl FnOnce() -> T) -> (T, Room) {
+    struct Outer(Room);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            ROOM.set(self.0);
+        }
+    }
+    let _outer = Outer(ROOM.replace(room));
+    (step(), ROOM.get())
 }
 
 /// Plans. Calls of functions that make long values are refused meanwhile, so that the engine leaves them for when the query
 /// runs.
-pub fn while_planning<T>(plan: impl FnOnce() -> T) -> T {
-    struct Planned(Option<usize>);
-    impl Drop for Planned {
-        fn drop(&mut self) {
-            PLANNED_LEFT.set(self.0);
-        }
-    }
-    let _planned = Planned(PLANNED_LEFT.replace(Some(PLANNED_BYTES_TOGETHER)));
-    plan()
+pub fn while_folding<T>(plan: impl FnOnce() -> T) -> T {
+    in_room(Room { each: FOLDED_BYTES_MAX, left: PLANNED_BYTES_MAX }, plan).0
 }
 
-fn within_bounds(bytes: usize) -> DfResult<()> {
-    let left = PLANNED_LEFT.get();
-    if bytes <= left.map_or(BYTES_MAX, |left| left.min(PLANNED_BYTES_MAX)) {
-        PLANNED_LEFT.set(left.map(|left| left - bytes));
+/// Makes a plan, and the rows of VALUES in it, as far as there is room for these.
+pub async fn while_planning<T>(plan: impl Future<Output = T>) -> T {
+    let (mut plan, mut room) = (pin!(plan), Room { each: PLANNED_BYTES_MAX, left: PLANNED_BYTES_MAX });
+    poll_fn(|context| {
+        let (step, left) = in_room(room, || plan.as_mut().poll(context));
+        room = left;
+        step
+    })
+    .await
+}
+
+/// Whether so much may be made at once.
+///
+/// Errors: `LimitExceeded`.
+pub fn within_bounds(bytes: usize) -> DfResult<()> {
+    let Room { each, left } = ROOM.get();
+    if bytes <= each.min(left) {
+        ROOM.set(Room { each, left: left - bytes });
         return Ok(());
     }
-    let message = format!("a function makes values of more than {} MiB at once", BYTES_MAX >> 20);
+    let message = format!("functions make values of more than {} MiB at once", each >> 20);
     Err(wrap(Error::new(Code::LimitExceeded, message).with_hint("ask for shorter values, or for fewer rows")))
+}
+
+/// Whether values of a type may be long.
+pub fn is_long(ty: &DataType) -> bool {
+    ty.is_string() || ty.is_binary() || ty.is_nested()
 }
 
 /// How long the results of a function may become.
@@ -118,7 +156,7 @@ fn growth_of(function: &str) -> Growth {
 pub fn check(function: &str, args: &ScalarFunctionArgs) -> DfResult<()> {
     let makes = args.return_field.data_type();
     let growth = growth_of(function);
-    if matches!(growth, Growth::None) || !makes.is_string() && !makes.is_nested() && !makes.is_binary() {
+    if matches!(growth, Growth::None) || !is_long(makes) {
         return Ok(());
     }
     let mut size = Size::default();
@@ -150,6 +188,18 @@ fn rows_of_call(args: &ScalarFunctionArgs) -> DfResult<usize> {
         }
     }
     Ok((COPIED_BYTES / copied.max(1)).clamp(1, args.number_rows.max(1)))
+}
+
+/// Refuses a query of too many columns.
+pub fn check_columns(plan: &LogicalPlan) -> DfResult<()> {
+    plan.apply_with_subqueries(|node| match node {
+        LogicalPlan::Projection(projection) if projection.expr.len() > COLUMNS_MAX => {
+            let message = format!("a query has more than {COLUMNS_MAX} columns");
+            Err(wrap(Error::new(Code::LimitExceeded, message).with_hint("ask for fewer, or for arrays of them")))
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    })
+    .map(drop)
 }
 
 /// Refuses constants that would be copied for each row of a result, when they become too long.
@@ -305,10 +355,9 @@ impl Bounded {
         let (made, shown) = (result.data_type(), signed(&result.data_type()));
         if made == shown { Ok(result) } else { result.cast_to(&shown, None) }
     }
-}
 
-impl ScalarUDFImpl for Bounded {
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+    /// Calls, for some rows at a time if constants are copied for each of them.
+    fn call_in_parts(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         check(self.name(), &args)?;
         let (rows, at_once) = (args.number_rows, rows_of_call(&args)?);
         let is_by_row = args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)));
@@ -327,6 +376,12 @@ impl ScalarUDFImpl for Bounded {
         }
         let parts: Vec<&dyn Array> = parts.iter().map(|part| &**part).collect();
         Ok(ColumnarValue::Array(concat(&parts)?))
+    }
+}
+
+impl ScalarUDFImpl for Bounded {
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        counted::called(args, |args| self.call_in_parts(args))
     }
 
     fn with_updated_config(&self, config: &ConfigOptions) -> Option<ScalarUDF> {

@@ -2,6 +2,7 @@
 
 use super::bounds::rows_to_copy;
 use super::codec::Codec;
+use super::counted;
 use super::errors::{translate, wrap};
 use super::frames::{Encoder, Request, error_frame, unship};
 use super::lookups;
@@ -15,8 +16,8 @@ use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_proto::bytes::{
     physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
 };
@@ -87,7 +88,7 @@ impl FrameStream {
             let plan = physical_plan_from_bytes_with_extension_codec(plan, &context, &Codec)?;
             let plan = fragment_here(plan, site)?;
             let context = at_site(&context, site.at_moment(&plan));
-            let rows = execute_stream(plan.clone(), context)?;
+            let rows = counted::rows_of(plan.clone(), context)?;
             let encoder = Encoder::new(&plan.schema()).map_err(wrap)?;
             Ok(Running { plan, rows, rest: None, encoder })
         };

@@ -9,6 +9,7 @@
 
 pub mod bounds;
 mod codec;
+mod counted;
 mod dates;
 mod decode;
 mod dependencies;
@@ -57,7 +58,7 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
 use errors::translate;
 pub use fragment::FrameStream;
@@ -177,6 +178,7 @@ impl Drop for Running {
 impl Engine {
     /// `memory_bytes_max` bounds all queries of this instance together.
     pub fn new(memory_bytes_max: usize) -> Self {
+        counted::follow_tasks();
         Self { session: Session::new(), pool: Arc::new(GreedyMemoryPool::new(memory_bytes_max)) }
     }
 
@@ -338,7 +340,7 @@ impl Engine {
         let context = self.session.context(running.site_for(&plan), &self.pool);
         let held = MemoryConsumer::new("result").register(context.memory_pool());
         let mut bytes = RecordBatchMemoryCounter::new();
-        let mut stream = execute_stream(plan, context).map_err(translate)?;
+        let mut stream = counted::rows_of(plan, context).map_err(translate)?;
         let (mut batches, mut rows) = (Vec::new(), 0);
         while let Some(batch) = stream.next().await {
             let batch = batch.map_err(translate)?;

@@ -1,12 +1,12 @@
 //! Rows that share a long text go a few at a time to nodes that copy what they keep: aggregates and sorts. What these keep is
 //! counted after each batch, and a batch of rows that are short by themselves may be terabytes once each has its own copy.
 
-use super::bounds::{portions, size_of as size_of_array, size_of_scalar};
+use super::bounds::{is_long, portions, size_of as size_of_array, size_of_scalar};
 use super::gather::{GatherExec, change_here, with_children};
 use super::hiding::HidingExec;
 use super::lookups::TapExec;
 use super::scan::ScanExec;
-use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as DfResult;
@@ -88,10 +88,6 @@ fn constant_bytes(expr: &Arc<dyn PhysicalExpr>) -> DfResult<Option<usize>> {
         // It fails again where a row needs it, if one does.
         Err(_) => Ok(None),
     }
-}
-
-fn is_long(ty: &DataType) -> bool {
-    ty.is_string() || ty.is_binary() || ty.is_nested()
 }
 
 /// Whether rows of a node may have a long text in common.

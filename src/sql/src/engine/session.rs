@@ -1,6 +1,6 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
-use super::bounds::{bounded, check_constants, while_planning};
+use super::bounds::{bounded, check_columns, check_constants, while_folding, while_planning};
 use super::dates;
 use super::dependencies::{self, PutApart};
 use super::errors::translate;
@@ -172,16 +172,18 @@ impl Session {
         let plan = planner.sql_statement_to_plan(Statement::Query(query)).map_err(translate)?;
         let params = params.iter().map(|value| scalar_of(value).map(Into::into)).collect::<Result<Vec<_>>>()?;
         let plan = plan.with_param_values(ParamValues::List(params)).map_err(translate)?;
+        check_columns(&plan).map_err(translate)?;
         meaning::apply(plan).map_err(translate)
     }
 
     /// Optimised, for one place.
     pub async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-        let optimised = while_planning(|| self.state.optimize(plan)).and_then(dependencies::together);
+        let optimised = while_folding(|| self.state.optimize(plan)).and_then(dependencies::together);
         let optimised = optimised.and_then(orders::without_repeats).and_then(dates::compared_as_dates);
         let plan = optimised.and_then(join_keys::as_columns).map_err(translate)?;
         check_constants(&plan, BATCH_ROWS).map_err(translate)?;
-        self.state.query_planner().create_physical_plan(&plan, &self.state).await.map_err(translate)
+        let planned = self.state.query_planner().create_physical_plan(&plan, &self.state);
+        while_planning(planned).await.map_err(translate)
     }
 
     /// What a plan runs in, at a site, within its share of the instance's memory.

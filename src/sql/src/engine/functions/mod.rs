@@ -20,6 +20,7 @@ mod temporal;
 mod texts;
 
 use super::bounds::{Texts, check as check_bounds};
+use super::counted;
 use super::errors::wrap;
 use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
@@ -28,6 +29,7 @@ use datafusion::logical_expr::{
     AggregateUDF, ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+use datafusion::scalar::ScalarValue;
 use model::{Code, Error};
 pub use rows::{only_row, several_rows};
 use std::collections::HashSet;
@@ -65,6 +67,18 @@ impl Function {
 
     pub fn udf(self) -> Arc<ScalarUDF> {
         Arc::new(ScalarUDF::from(self))
+    }
+
+    fn call(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && !args.args.is_empty();
+        let rows = if is_constant { 1 } else { args.number_rows };
+        check_bounds(self.name, &args)?;
+        let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
+        let result = (self.run)(&arrays, &args)?;
+        if is_constant {
+            return ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar);
+        }
+        Ok(ColumnarValue::Array(result))
     }
 }
 
@@ -127,15 +141,7 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_))) && !args.args.is_empty();
-        let rows = if is_constant { 1 } else { args.number_rows };
-        check_bounds(self.name, &args)?;
-        let arrays = args.args.iter().map(|arg| arg.to_array(rows)).collect::<DfResult<Vec<_>>>()?;
-        let result = (self.run)(&arrays, &args)?;
-        if is_constant {
-            return datafusion::scalar::ScalarValue::try_from_array(&result, 0).map(ColumnarValue::Scalar);
-        }
-        Ok(ColumnarValue::Array(result))
+        counted::called(args, |args| self.call(args))
     }
 }
 

@@ -7,7 +7,6 @@
 mod fibers;
 mod run;
 pub mod threads;
-mod turns;
 mod tx;
 
 use model::Result;

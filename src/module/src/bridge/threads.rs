@@ -1,7 +1,7 @@
 //! Tokio's runtime: made when it is first needed, which must be after `box.cfg`, because a process that forks keeps none
 //! of its threads.
 
-use super::turns;
+use crate::host::processor;
 use model::{Code, Error, Result};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -66,10 +66,10 @@ fn start() -> Result<Runtime> {
         .on_thread_start(|| {
             block_signals();
             lower_priority();
-            turns::unpark();
+            processor::unpark();
         })
-        .on_thread_unpark(turns::unpark)
-        .on_thread_park(turns::park)
+        .on_thread_unpark(processor::unpark)
+        .on_thread_park(processor::park)
         .enable_time()
         .build()
         .map_err(|error| Error::new(Code::Storage, format!("worker threads can not be started: {error}")))

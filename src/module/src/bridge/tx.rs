@@ -1,6 +1,7 @@
 //! From a worker thread to the tx thread and back: `on_tx` and `on_tx_fiber`.
 
-use super::{fibers, threads, turns};
+use super::{fibers, threads};
+use crate::host::processor;
 use crate::host::{guard, inbox};
 use model::Result;
 use tokio::sync::{Semaphore, oneshot};
@@ -49,6 +50,6 @@ async fn cross<T: Send + 'static>(
         return Err(threads::stopped());
     }
     // The tx thread may wait for this very processor.
-    turns::give_way();
+    processor::give_way();
     answered.await.unwrap_or_else(|_| Err(threads::stopped()))
 }

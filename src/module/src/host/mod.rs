@@ -17,6 +17,7 @@ pub mod logger;
 pub mod lua;
 mod peek;
 pub mod process;
+pub mod processor;
 pub mod readahead;
 pub mod relays;
 mod reply;

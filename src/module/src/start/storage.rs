@@ -1,7 +1,7 @@
 //! Opens the host's storage with `box.cfg`, and changes what may change while it is open.
 
 use super::lua;
-use crate::host::door;
+use crate::host::{door, processor};
 use crate::net::{REPLICATION_USER, follower};
 use crate::node::Me;
 use crate::raft::disk;
@@ -43,7 +43,8 @@ pub fn open(config: &Config, folder: &Path, me: &Me, is_first: bool) -> Result<(
     }
     options.uint("replication_connect_quorum", 0);
     options.bool("read_only", !is_first);
-    call("configure", &options.finish())
+    // It reads all files of the instance before it comes back, and others run on this machine.
+    processor::giving_way(|| call("configure", &options.finish()))
 }
 
 /// Lets others connect, who find users and functions in place.

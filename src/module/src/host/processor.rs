@@ -1,4 +1,5 @@
-//! Worker threads offer the processor to others again and again, whatever they are at.
+//! Threads that compute for long offer the processor to others again and again, whatever they are at: workers always, the
+//! tx thread while the host reads its files in one step at a start.
 //!
 //! A step of a query may compute for long without a system call: the side of a join that becomes a table, a sort, a window.
 //! Where processors are few, a kernel lets a thread that it owes some time finish its turn, up to the next tick of 4 ms,
@@ -8,7 +9,7 @@
 //! A timer runs while its thread has something to do, and once more: the handler stops it when it finds the thread parked.
 //! Threads that park and wake by the microsecond pay for a flag, and those that yield by themselves for a signal now and then.
 
-use crate::host::clock;
+use super::clock;
 use std::cell::OnceCell;
 use std::ptr;
 use std::sync::Once;
@@ -25,7 +26,7 @@ const OWN_TURN_NS: u64 = 200_000;
 /// their turn, and where others never rest a thread that yields all the time would hardly run at all.
 const AWAY_PER_OWN_TURN: u64 = 4;
 
-/// Of one worker thread. Stays as long as the process: a signal may be on its way.
+/// Of one thread. Stays as long as the process: a signal may be on its way.
 struct Turns {
     /// None where one can not be made: then the thread yields only when it asks for something.
     timer: Option<libc::timer_t>,
@@ -61,6 +62,14 @@ pub fn park() {
     if let Some(turns) = TURNS.with(|turns| turns.get().copied()) {
         turns.is_parked.store(true, Ordering::Relaxed);
     }
+}
+
+/// Computes for long, in one piece.
+pub fn giving_way<T>(compute: impl FnOnce() -> T) -> T {
+    unpark();
+    let result = compute();
+    park();
+    result
 }
 
 /// Lets others run that wait for this processor, if this thread has had it for a while.

@@ -144,7 +144,7 @@ fn plan(message: &str) -> Error {
         return Error::new(Code::WrongType, format!("function \"{name}\" does not take values of these types"));
     }
     if message.contains("No value found for placeholder") {
-        return Error::new(Code::Argument, "the query has a parameter that no value was given for");
+        return no_value();
     }
     let is_type = ["type", "coerce", "coercion", "Cannot cast"].iter().any(|word| message.contains(word));
     Error::new(if is_type { Code::WrongType } else { Code::InvalidStatement }, message)
@@ -159,6 +159,10 @@ fn execution(message: &str) -> Error {
         return Error::new(Code::ValueOutOfRange, "the result of a computation does not fit its type");
     }
     Error::new(Code::InvalidStatement, message)
+}
+
+pub fn no_value() -> Error {
+    Error::new(Code::Argument, "the query has a parameter that no value was given for")
 }
 
 /// Messages of the engine may go on with a trace or a whole plan.

@@ -37,6 +37,7 @@ mod portions;
 mod provider;
 mod ranges;
 mod scan;
+mod series;
 mod session;
 mod sets;
 mod simplify;

@@ -1,16 +1,17 @@
 //! What the planner sees of the catalog: tables with their columns, row counts and indexes, and functions.
 
-use super::errors::wrap;
+use super::errors::{no_value, wrap};
 use super::ranges::{access, is_usable};
 use super::scan::ScanExec;
-use super::types::{TYPE_MARK, arrow_type, table_schema};
+use super::series::{self, Series};
+use super::types::{TYPE_MARK, arrow_type, scalar_of, table_schema};
 use crate::cluster::{Schema, WHOLE_TABLE};
 use crate::front::types::column_type;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::TableReference;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{provider_as_source, source_as_provider};
@@ -23,7 +24,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::ExecutionPlan;
 use model::error::nearest;
-use model::{Code, Error, Table, TableId};
+use model::{Code, Error, Table, TableId, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,9 +106,24 @@ pub struct Names<'a> {
     pub state: &'a SessionState,
     pub schema: Arc<dyn Schema>,
     pub scans: Arc<AtomicU32>,
+    /// Of the statement, in their order.
+    pub params: &'a [Value],
 }
 
 impl Names<'_> {
+    /// An expression that needs its parameters before the others have theirs.
+    fn with_params(&self, expr: Expr) -> DfResult<Expr> {
+        let replaced = expr.transform_up(|part| {
+            let Expr::Placeholder(placeholder) = &part else { return Ok(Transformed::no(part)) };
+            let at = placeholder.id.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
+            match at.and_then(|at| self.params.get(at.checked_sub(1)?)) {
+                Some(value) => Ok(Transformed::yes(Expr::Literal(scalar_of(value).map_err(wrap)?, None))),
+                None => Err(wrap(no_value())),
+            }
+        })?;
+        Ok(replaced.data)
+    }
+
     fn no_such_table(&self, name: &str) -> Error {
         let error = Error::new(Code::NoSuchTable, format!("table \"{name}\" does not exist"));
         let names = self.schema.table_names();
@@ -128,6 +144,15 @@ impl ContextProvider for Names<'_> {
         let arrow = Arc::new(table_schema(&table).project(&columns)?);
         let (schema, scans) = (self.schema.clone(), self.scans.clone());
         Ok(provider_as_source(Arc::new(TableOfCluster { table, columns, arrow, schema, scans })))
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> DfResult<Arc<dyn TableSource>> {
+        if name.to_lowercase() != series::NAME {
+            let message = format!("function \"{name}\" does not exist, or gives no rows");
+            return Err(wrap(Error::new(Code::NoSuchFunction, message)));
+        }
+        let args = args.into_iter().map(|arg| self.with_params(arg)).collect::<DfResult<Vec<_>>>()?;
+        Ok(provider_as_source(Arc::new(Series::called(self.state, &args)?)))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> DfResult<Arc<dyn TableSource>> {

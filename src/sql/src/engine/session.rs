@@ -165,7 +165,7 @@ impl Session {
     /// Names resolved, types not yet checked.
     pub fn logical(&self, schema: &Arc<dyn Schema>, query: &Query, params: &[Value]) -> Result<LogicalPlan> {
         let scans = Arc::new(AtomicU32::new(0));
-        let names = Names { state: &self.state, schema: schema.clone(), scans };
+        let names = Names { state: &self.state, schema: schema.clone(), scans, params };
         let planner = SqlToRel::new_with_options(&names, parser_options());
         let mut query = Box::new(query.clone());
         respell(&mut query, &**schema)?;

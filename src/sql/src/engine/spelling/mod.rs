@@ -22,6 +22,8 @@
 //! | `*` over USING and NATURAL joins of tables   | the columns, in the standard's order         |
 //! | `NATURAL RIGHT` and `FULL JOIN` of tables    | with USING                                   |
 //! | `INTERVAL '1-2' YEAR TO MONTH` and the like  | `INTERVAL '1 years 2 months'`                |
+//! | `a COLLATE "C"`                              | `a`                                          |
+//! | `generate_series(1, 3) g`                    | with the column's name, `g (g)`              |
 //! | `1e3`, `U&'\0061'`                           | an exact decimal, a plain text               |
 //! | CURRENT_TIMESTAMP and its kin                | the moment at which the statement is planned |
 
@@ -43,7 +45,7 @@ use rows::Copies;
 use scopes::Scopes;
 use sqlparser::ast::{
     self, BinaryOperator, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAliasColumnDef, TableFactor,
+    Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
     UnaryOperator, Value,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -114,6 +116,7 @@ impl walk::Change for Speller<'_> {
         match factor {
             TableFactor::Derived { subquery, alias, .. } => name_outputs(subquery, alias.as_mut())?,
             TableFactor::NestedJoin { table_with_joins, .. } => joins::check(table_with_joins)?,
+            TableFactor::Table { name, alias, args: Some(_), .. } => name_function(name, alias),
             TableFactor::Table { name, alias: Some(alias), .. } if !alias.columns.is_empty() => {
                 let [ast::ObjectNamePart::Identifier(ident)] = &name.0[..] else { return Ok(()) };
                 let name = fold(ident).text;
@@ -270,6 +273,14 @@ impl Speller<'_> {
                 interval::respell(interval)?;
                 None
             }
+            Expr::Collate { expr: inner, collation } => {
+                let collation = collation.to_string();
+                if !BY_BYTES.contains(&collation.trim_matches('"').to_lowercase().as_str()) {
+                    let error = Error::new(Code::Unsupported, format!("collation {collation} is not supported"));
+                    return Err(error.with_hint("texts order by their bytes: collation \"C\""));
+                }
+                Some(inner.as_ref().clone())
+            }
             Expr::Rollup(_) | Expr::Cube(_) | Expr::GroupingSets(_) if grouping::is_composed(expr) => {
                 grouping::as_sets(expr)?;
                 None
@@ -295,6 +306,23 @@ impl Speller<'_> {
             }
             _ => None,
         })
+    }
+}
+
+/// Names of the order that texts have.
+const BY_BYTES: [&str; 4] = ["c", "posix", "ucs_basic", "default"];
+
+/// The column of a function in FROM is called as its alias says, or as the function.
+fn name_function(name: &ObjectName, alias: &mut Option<TableAlias>) {
+    let [ast::ObjectNamePart::Identifier(function)] = &name.0[..] else { return };
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: function.clone(),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef { name: alias.name.clone(), data_type: None });
     }
 }
 
@@ -556,6 +584,8 @@ impl Speller<'_> {
         let time = model::Value::Time(self.now_us.rem_euclid(model::temporal::MICROS_PER_DAY));
         match name.value.to_lowercase().as_str() {
             "every" => name.value = "bool_and".into(),
+            "gen_random_uuid" => name.value = "uuid".into(),
+            "variance" => name.value = "var_samp".into(),
             "array_remove" => name.value = "array_remove_all".into(),
             "array_replace" => name.value = "array_replace_all".into(),
             "version" => return Some(text(concat!("picodata ", env!("CARGO_PKG_VERSION")))),

@@ -73,6 +73,12 @@ fn parameters_stand_for_values() {
     assert_eq!(shown(&cluster.run_at(0, query).unwrap()).len(), 1);
     let error = cluster.run_at(0, input("SELECT name FROM item WHERE id = $1")).unwrap_err();
     assert_eq!(error.code, Code::Argument, "{error}");
+    // A series is made of its arguments before the others are looked at.
+    let mut series = input("SELECT g + $3 FROM generate_series($1, $2 * 2) g");
+    let error = cluster.run_at(0, series.clone()).unwrap_err();
+    assert_eq!(error.code, Code::Argument, "{error}");
+    series.params = [7, 4, 1].map(Value::Integer).to_vec();
+    assert_eq!(shown(&cluster.run_at(0, series).unwrap()).concat(), ["8", "9"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import msgpack
 import slt
 import tarantool
 from harness import PASSWORD, ROOT, Cluster
@@ -154,6 +155,8 @@ class Fuzz:
             code, message = error.args[:2]
             if code not in OURS or code == INTERNAL:
                 self.note(f"{code}: {message.decode('utf-8', 'replace')}", words)
+        except msgpack.exceptions.BufferFull:
+            self.answered += 1  # More than the client takes; all of it has been read.
         except OSError as error:
             self.lose(instance, words, error)
 

@@ -66,10 +66,15 @@ pub fn park() {
 
 /// Computes for long, in one piece.
 pub fn giving_way<T>(compute: impl FnOnce() -> T) -> T {
-    unpark();
-    let result = compute();
-    park();
-    result
+    struct Meanwhile(&'static Turns);
+    impl Drop for Meanwhile {
+        fn drop(&mut self) {
+            self.0.end();
+        }
+    }
+    let meanwhile = Meanwhile(Turns::of_this_thread());
+    meanwhile.0.set_interval(LOOK_NS);
+    compute()
 }
 
 /// Lets others run that wait for this processor, if this thread has had it for a while.
@@ -125,6 +130,16 @@ impl Turns {
         true
     }
 
+    /// Does away with the timer. A signal that is on its way finds nothing to do.
+    fn end(&self) {
+        let Some(timer) = self.timer else { return };
+        self.is_parked.store(true, Ordering::Relaxed);
+        self.interval_ns.store(0, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: a timer of this thread that nobody names from here on.
+        unsafe { libc::timer_delete(timer) };
+    }
+
     /// Lets the timer fire at each interval from now on; 0 stops it. Allowed in a handler.
     fn set_interval(&self, ns: i64) {
         let Some(timer) = self.timer else { return };
@@ -133,7 +148,7 @@ impl Turns {
         }
         let interval = libc::timespec { tv_sec: 0, tv_nsec: ns };
         let times = libc::itimerspec { it_interval: interval, it_value: interval };
-        // SAFETY: a timer that is never deleted, and times on this stack.
+        // SAFETY: a timer that is there, and times on this stack.
         unsafe { libc::timer_settime(timer, 0, &raw const times, ptr::null_mut()) };
     }
 }

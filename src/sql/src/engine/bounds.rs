@@ -32,11 +32,12 @@ pub const BYTES_MAX: usize = 256 << 20;
 /// What a value may have that is computed when a query is planned and need not be: it becomes part of the plan, and of names in
 /// it, where nobody counts it.
 const FOLDED_BYTES_MAX: usize = 4 << 20;
-/// What all values of a query may have that are computed when it is planned.
+/// What all values of a query may have together that are computed when it is planned.
 const PLANNED_BYTES_MAX: usize = 64 << 20;
 
-/// Columns of a query, as PostgreSQL's: each may have a batch of values that are too short to be counted.
-const COLUMNS_MAX: usize = 1664;
+/// Columns of a query: each may have a batch of values that are too short to be counted. An UPDATE of the widest table has twice
+/// as many as that.
+const COLUMNS_MAX: usize = 4096;
 
 /// What texts have that are copied at once, about.
 const COPIED_BYTES: usize = 8 << 20;
@@ -119,7 +120,8 @@ pub fn within_bounds(bytes: usize) -> DfResult<()> {
         ROOM.set(Room { each, left: left - bytes });
         return Ok(());
     }
-    let message = format!("functions make values of more than {} MiB at once", each >> 20);
+    let (max, how) = if bytes > each { (each, "at once") } else { (PLANNED_BYTES_MAX, "together") };
+    let message = format!("functions make values of more than {} MiB {how}", max >> 20);
     Err(wrap(Error::new(Code::LimitExceeded, message).with_hint("ask for shorter values, or for fewer rows")))
 }
 
@@ -142,10 +144,11 @@ enum Growth {
 
 fn growth_of(function: &str) -> Growth {
     match function {
-        "substr" | "left" | "right" | "btrim" | "ltrim" | "rtrim" | "split_part" | "substr_index" | "trim_padding"
-        | "md5" | "sha224" | "sha256" | "sha384" | "sha512" | "digest" | "json_part" | "json_part_text"
-        | "json_extract_path" | "array_element" | "convert_to" | "as_written" | "only_row" | "repeat" | "replace"
-        | "lpad" | "rpad" | "regexp_replace" => Growth::None,
+        "substr" | "left" | "right" | "btrim" | "ltrim" | "rtrim" | "trim_padding" | "md5" | "sha224" | "sha256"
+        | "sha384" | "sha512" | "digest" | "json_part" | "json_part_text" | "json_extract_path" | "array_element"
+        | "convert_to" | "as_written" | "only_row" | "repeat" | "replace" | "lpad" | "rpad" | "regexp_replace" => {
+            Growth::None
+        }
         "string_to_array" => Growth::TakenApart,
         "array_to_string" | "array_replace" | "array_replace_n" | "array_replace_all" => Growth::EachElement,
         _ => Growth::Together,
@@ -249,8 +252,18 @@ pub fn text_bytes(batch: &RecordBatch) -> usize {
 
 /// How many of a batch's rows go where texts that rows share, as those of a literal, are copied for each of them: so many
 /// that their texts have some megabytes.
-pub fn rows_to_copy(batch: &RecordBatch) -> usize {
-    portions(batch, 0).first().copied().unwrap_or(0)
+///
+/// Errors: `LimitExceeded` when the first row alone has too much.
+pub fn rows_to_copy(batch: &RecordBatch) -> DfResult<usize> {
+    let rows = portions(batch, 0).first().copied().unwrap_or(0);
+    let row_bytes = if rows == 1 { text_bytes(&batch.slice(0, 1)) } else { 0 };
+    if row_bytes > BYTES_MAX {
+        let message = format!("a row has more than {} MiB", BYTES_MAX >> 20);
+        return Err(wrap(
+            Error::new(Code::LimitExceeded, message).with_hint("ask for fewer columns, or for shorter values"),
+        ));
+    }
+    Ok(rows)
 }
 
 /// The same for all of a batch, one after another, where each row is given so many bytes more.
@@ -530,14 +543,14 @@ mod tests {
             let texts = Arc::new(shared.finish()) as Arc<StringViewArray>;
             RecordBatch::try_from_iter([("a", numbers), ("b", texts as ArrayRef)]).unwrap()
         };
-        assert_eq!(rows_to_copy(&batch("short")), 100);
-        assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES / 10))), 10);
-        assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES * 2))), 1);
+        assert_eq!(rows_to_copy(&batch("short")).unwrap(), 100);
+        assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES / 10))).unwrap(), 10);
+        assert_eq!(rows_to_copy(&batch(&"x".repeat(COPIED_BYTES * 2))).unwrap(), 1);
         let long = "x".repeat(COPIED_BYTES);
         let texts = Arc::new(StringViewArray::from(vec![long.as_str(), "", &long, "a", "b"])) as ArrayRef;
         let batch = RecordBatch::try_from_iter([("b", texts)]).unwrap();
-        assert_eq!(rows_to_copy(&batch), 2);
-        assert_eq!(rows_to_copy(&batch.slice(2, 3)), 1);
-        assert_eq!(rows_to_copy(&batch.slice(3, 2)), 2);
+        assert_eq!(rows_to_copy(&batch).unwrap(), 2);
+        assert_eq!(rows_to_copy(&batch.slice(2, 3)).unwrap(), 1);
+        assert_eq!(rows_to_copy(&batch.slice(3, 2)).unwrap(), 2);
     }
 }

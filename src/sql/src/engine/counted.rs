@@ -1,12 +1,16 @@
-//! Long values that functions make count in the memory of their query, for as long as anybody has them. Operators count the rows
-//! they keep; what the expressions of a batch make on the way, in many columns side by side or in calls within calls, nobody
-//! else does.
+//! Long values that functions make are counted for as long as anybody has them. Operators count the rows they keep; what the
+//! expressions of a batch make on the way, in many columns side by side or in calls within calls, nobody else does.
 //!
-//! A function does not know its query. So whoever asks a plan for rows says whose memory it is, for as long as that step takes
-//! on its thread, and tasks that a plan starts meanwhile belong to the same query.
+//! They have an account of their own beside that of the operators, which may count them too once they keep them. The account
+//! has a reference to each part of memory that a function gave; when it is the last one the memory is free. So results are
+//! not touched, and what a function passes on is known by its address.
+//!
+//! A function does not know its query. So whoever asks a plan for rows says whose values they are, for as long as that step
+//! takes on its thread, and tasks that a plan starts meanwhile belong to the same query.
 
-use super::bounds::{is_long, size_of, size_of_scalar, within_bounds};
-use datafusion::arrow::array::{Array, ArrayData, ArrayRef, AsArray, StringViewArray, UInt32Array, make_array};
+use super::bounds::{Size, is_long, size_of, size_of_scalar, within_bounds};
+use super::memory::QueryPool;
+use datafusion::arrow::array::{Array, ArrayData, ArrayRef, AsArray, UInt32Array};
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::DataType;
@@ -23,41 +27,150 @@ use futures::stream::poll_fn;
 use futures::{FutureExt, StreamExt};
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Results of so many bytes do not matter, also in each column of a query.
-const SHORT_BYTES: usize = 256 << 10;
+const SHORT_BYTES: usize = 128 << 10;
+/// When so much was made it is looked what of it is still in use.
+const LOOK_BYTES: usize = 16 << 20;
 
-type Pool = Arc<dyn MemoryPool>;
+/// What the functions of a query have made here.
+#[derive(Debug)]
+pub struct Made {
+    account: Mutex<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    /// By their address.
+    buffers: HashMap<usize, Buffer>,
+    counted: MemoryReservation,
+    /// Since it was looked what is in use.
+    new_bytes: usize,
+}
+
+impl Made {
+    /// An account within the instance's memory that may have so many bytes.
+    pub fn new(instance: Arc<dyn MemoryPool>, bytes_max: usize) -> Self {
+        let pool: Arc<dyn MemoryPool> = Arc::new(QueryPool::new(instance, bytes_max));
+        let counted = MemoryConsumer::new("values of functions").register(&pool);
+        Self { account: Mutex::new(Account { buffers: HashMap::new(), counted, new_bytes: 0 }) }
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a result for as long as it is in use. Errors: `LimitExceeded`.
+    fn note(&self, result: &ArrayRef) -> DfResult<()> {
+        if size_of(result).total() <= SHORT_BYTES {
+            return Ok(());
+        }
+        self.account().note(&result.to_data())
+    }
+
+    /// Counts what will be in use until the query is over, for all that is known. Errors: `LimitExceeded`.
+    pub fn keep(&self, bytes: usize) -> DfResult<()> {
+        self.account().grow(bytes)
+    }
+
+    fn look(&self) {
+        let mut account = self.account();
+        if account.new_bytes > LOOK_BYTES {
+            account.look();
+        }
+    }
+
+    /// The value of one row, for all rows: a column whose rows share it, where the type can.
+    fn same_for_all(&self, one: ArrayRef, rows: usize) -> DfResult<ColumnarValue> {
+        let (size, ty): (Size, DataType) = (size_of(&one), one.data_type().clone());
+        if size.total() <= SHORT_BYTES {
+            return ScalarValue::try_from_array(&one, 0).map(ColumnarValue::Scalar);
+        }
+        let is_shared = matches!(ty, DataType::Utf8View | DataType::BinaryView);
+        if !is_shared {
+            within_bounds(size.total().saturating_mul(rows))?;
+        }
+        let column = match ty.is_nested() {
+            // The engine copies it for each row, when it needs a column.
+            true => ScalarValue::try_from_array(&one, 0).map(ColumnarValue::Scalar)?,
+            false => ColumnarValue::Array(take(&one, &UInt32Array::from_value(0, rows), None)?),
+        };
+        match &column {
+            ColumnarValue::Array(column) => self.note(column)?,
+            ColumnarValue::Scalar(_) => self.note(&one)?,
+        }
+        Ok(column)
+    }
+}
+
+impl Account {
+    fn note(&mut self, data: &ArrayData) -> DfResult<()> {
+        for buffer in data.buffers() {
+            let address = buffer.data_ptr().addr().get();
+            if !self.buffers.contains_key(&address) {
+                self.grow(buffer.capacity())?;
+                self.buffers.insert(address, buffer.clone());
+            }
+        }
+        data.child_data().iter().try_for_each(|child| self.note(child))
+    }
+
+    fn grow(&mut self, bytes: usize) -> DfResult<()> {
+        self.new_bytes = self.new_bytes.saturating_add(bytes);
+        if self.new_bytes > LOOK_BYTES {
+            self.look();
+        }
+        self.counted.try_grow(bytes)
+    }
+
+    /// Gives back what nobody else has.
+    fn look(&mut self) {
+        self.new_bytes = 0;
+        let counted = &self.counted;
+        self.buffers.retain(|_, buffer| {
+            let is_used = buffer.strong_count() > 1;
+            if !is_used {
+                counted.shrink(buffer.capacity());
+            }
+            is_used
+        });
+    }
+}
 
 thread_local! {
-    /// Of the query that runs on this thread just now.
-    static POOL: RefCell<Option<Pool>> = const { RefCell::new(None) };
+    /// By the query that runs on this thread just now.
+    static MADE: RefCell<Option<Arc<Made>>> = const { RefCell::new(None) };
 }
 
 /// Does a step of a query: what is made meanwhile is its own.
-fn within<T>(pool: &Pool, step: impl FnOnce() -> T) -> T {
-    struct Outer(Option<Pool>);
+fn within<T>(made: &Arc<Made>, step: impl FnOnce() -> T) -> T {
+    struct Outer(Option<Arc<Made>>);
     impl Drop for Outer {
         fn drop(&mut self) {
-            POOL.set(self.0.take());
+            MADE.set(self.0.take());
         }
     }
-    let _outer = Outer(POOL.replace(Some(pool.clone())));
+    let _outer = Outer(MADE.replace(Some(made.clone())));
     step()
 }
 
-fn current_pool() -> Option<Pool> {
-    POOL.with_borrow(Clone::clone)
+/// Of the query that runs on this thread; None while one is planned.
+pub fn made() -> Option<Arc<Made>> {
+    MADE.with_borrow(Clone::clone)
 }
 
-/// The rows of a plan, made within the memory of its query.
+/// The rows of a plan, in a context with a `Made` if what its functions make is to be counted.
 pub fn rows_of(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-    let pool = context.memory_pool().clone();
-    let mut rows = within(&pool, || execute_stream(plan, context))?;
+    let Some(made) = context.session_config().get_extension::<Made>() else { return execute_stream(plan, context) };
+    let mut rows = within(&made, || execute_stream(plan, context))?;
     let schema = rows.schema();
-    let stream = poll_fn(move |context| within(&pool, || rows.poll_next_unpin(context)));
+    let stream = poll_fn(move |context| {
+        let step = within(&made, || rows.poll_next_unpin(context));
+        made.look();
+        step
+    });
     Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
 }
 
@@ -74,42 +187,48 @@ impl JoinSetTracer for OfSpawner {
         &self,
         mut task: BoxFuture<'static, Box<dyn Any + Send>>,
     ) -> BoxFuture<'static, Box<dyn Any + Send>> {
-        let Some(pool) = current_pool() else { return task };
-        std::future::poll_fn(move |context| within(&pool, || task.poll_unpin(context))).boxed()
+        let Some(made) = made() else { return task };
+        std::future::poll_fn(move |context| within(&made, || task.poll_unpin(context))).boxed()
     }
 
     fn trace_block(
         &self,
         block: Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>,
     ) -> Box<dyn FnOnce() -> Box<dyn Any + Send> + Send> {
-        let Some(pool) = current_pool() else { return block };
-        Box::new(move || within(&pool, block))
+        let Some(made) = made() else { return block };
+        Box::new(move || within(&made, block))
     }
 }
 
-/// Calls a function, so that its long results count. A long text that is the same for all rows counts once, so it becomes a
-/// column of rows that share it; `call` gets it as one row.
+/// Calls a function, so that its long results count. A long value that is the same for all rows counts once, so it becomes a
+/// column of rows that share it; `call` gets such columns as one row, and with it the bounds of one.
 pub fn called(
     args: ScalarFunctionArgs,
     call: impl FnOnce(ScalarFunctionArgs) -> DfResult<ColumnarValue>,
 ) -> DfResult<ColumnarValue> {
-    let Some(pool) = current_pool() else { return call(args) };
+    let Some(made) = made() else { return call(args) };
     let rows = args.number_rows;
-    let makes_long = is_long(args.return_field.data_type());
-    if !is_same_for_all(&args) {
-        if !makes_long {
-            return call(args);
-        }
-        let counting = Counting { pool, given: lent(&args)? };
-        return counting.result(call(args)?, rows);
+    if is_same_for_all(&args) {
+        let one = |arg: ColumnarValue| match arg {
+            ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(0, 1)),
+            scalar => scalar,
+        };
+        let args = ScalarFunctionArgs { args: args.args.into_iter().map(one).collect(), number_rows: 1, ..args };
+        return made.same_for_all(call(args)?.into_array(1)?, rows);
     }
-    let one = |arg: ColumnarValue| match arg {
-        ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(0, 1)),
-        scalar => scalar,
-    };
-    let args = ScalarFunctionArgs { args: args.args.into_iter().map(one).collect(), number_rows: 1, ..args };
-    let counting = Counting { pool, given: lent(&args)? };
-    counting.same_for_all(call(args)?.into_array(1)?, rows)
+    if !is_long(args.return_field.data_type()) {
+        return call(args);
+    }
+    match call(args)? {
+        ColumnarValue::Array(column) => {
+            made.note(&column)?;
+            Ok(ColumnarValue::Array(column))
+        }
+        ColumnarValue::Scalar(value) if size_of_scalar(&value)?.total() > SHORT_BYTES => {
+            made.same_for_all(value.to_array()?, rows)
+        }
+        short => Ok(short),
+    }
 }
 
 /// Whether no argument differs between the rows, and one of them is a long text.
@@ -117,119 +236,39 @@ fn is_same_for_all(args: &ScalarFunctionArgs) -> bool {
     args.number_rows > 1
         && args.args.iter().any(|arg| matches!(arg, ColumnarValue::Array(_)))
         && args.args.iter().all(|arg| match arg {
-            ColumnarValue::Array(array) => array.as_string_view_opt().is_some_and(is_one_long_text),
+            ColumnarValue::Array(column) => is_one_long_value(column),
             ColumnarValue::Scalar(_) => true,
         })
 }
 
-fn is_one_long_text(texts: &StringViewArray) -> bool {
-    let views = texts.views();
-    // The length of a text is in the low half of its view.
+fn is_one_long_value(column: &ArrayRef) -> bool {
+    let views = match column.data_type() {
+        DataType::Utf8View => column.as_string_view().views(),
+        DataType::BinaryView => column.as_binary_view().views(),
+        _ => return false,
+    };
+    // The length of a value is in the low half of its view.
     let is_long = views.first().is_some_and(|view| (*view as u32) as usize > SHORT_BYTES);
-    is_long && texts.null_count() == 0 && views.iter().all(|view| *view == views[0])
-}
-
-/// Memory that arguments share with results, if these are parts of them.
-fn lent(args: &ScalarFunctionArgs) -> DfResult<HashSet<usize>> {
-    let mut found = HashSet::new();
-    for arg in &args.args {
-        match arg {
-            ColumnarValue::Array(array) if is_long(array.data_type()) => buffers_of(&array.to_data(), &mut found),
-            ColumnarValue::Scalar(value) if value.data_type().is_nested() => {
-                buffers_of(&value.to_array()?.to_data(), &mut found)
-            }
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-fn buffers_of(data: &ArrayData, found: &mut HashSet<usize>) {
-    found.extend(data.buffers().iter().map(address));
-    data.child_data().iter().for_each(|child| buffers_of(child, found));
-}
-
-fn address(buffer: &Buffer) -> usize {
-    buffer.data_ptr().addr().get()
-}
-
-/// Memory with the note that it counts.
-struct Noted {
-    bytes: Buffer,
-    _counted: MemoryReservation,
-}
-
-impl AsRef<[u8]> for Noted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-struct Counting {
-    pool: Pool,
-    /// What does not count again.
-    given: HashSet<usize>,
-}
-
-impl Counting {
-    fn result(&self, result: ColumnarValue, rows: usize) -> DfResult<ColumnarValue> {
-        match result {
-            ColumnarValue::Array(array) => self.array(array).map(ColumnarValue::Array),
-            ColumnarValue::Scalar(value) if size_of_scalar(&value)?.total() <= SHORT_BYTES => {
-                Ok(ColumnarValue::Scalar(value))
-            }
-            ColumnarValue::Scalar(value) => self.same_for_all(value.to_array()?, rows),
-        }
-    }
-
-    /// The value of one row, for all rows.
-    fn same_for_all(&self, one: ArrayRef, rows: usize) -> DfResult<ColumnarValue> {
-        let (bytes, ty) = (size_of(&one).total(), one.data_type().clone());
-        if bytes <= SHORT_BYTES || ty.is_nested() {
-            return ScalarValue::try_from_array(&self.array(one)?, 0).map(ColumnarValue::Scalar);
-        }
-        let first_for_each = UInt32Array::from_value(0, rows);
-        if ty == DataType::Utf8View {
-            return Ok(ColumnarValue::Array(take(&self.array(one)?, &first_for_each, None)?));
-        }
-        // Rows can not share these.
-        within_bounds(bytes.saturating_mul(rows))?;
-        self.array(take(&one, &first_for_each, None)?).map(ColumnarValue::Array)
-    }
-
-    fn array(&self, array: ArrayRef) -> DfResult<ArrayRef> {
-        if size_of(&array).total() <= SHORT_BYTES {
-            return Ok(array);
-        }
-        self.data(array.to_data()).map(make_array)
-    }
-
-    fn data(&self, data: ArrayData) -> DfResult<ArrayData> {
-        let buffers = data.buffers().iter().map(|buffer| self.buffer(buffer)).collect::<DfResult<_>>()?;
-        let children = data.child_data().iter().map(|child| self.data(child.clone())).collect::<DfResult<_>>()?;
-        Ok(data.into_builder().buffers(buffers).child_data(children).build()?)
-    }
-
-    fn buffer(&self, buffer: &Buffer) -> DfResult<Buffer> {
-        if self.given.contains(&address(buffer)) {
-            return Ok(buffer.clone());
-        }
-        let counted = MemoryConsumer::new("values of functions").register(&self.pool);
-        counted.try_grow(buffer.capacity().max(buffer.len()))?;
-        Ok(bytes::Bytes::from_owner(Noted { bytes: buffer.clone(), _counted: counted }).into())
-    }
+    is_long && column.null_count() == 0 && views.iter().all(|view| *view == views[0])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datafusion::arrow::array::StringViewArray;
     use datafusion::arrow::datatypes::Field;
     use datafusion::execution::memory_pool::GreedyMemoryPool;
 
-    const LONG: usize = 1 << 20;
+    const LONG: usize = 20 << 20;
 
-    fn pool() -> Pool {
-        Arc::new(GreedyMemoryPool::new(8 * LONG))
+    fn account() -> Arc<Made> {
+        Arc::new(Made::new(Arc::new(GreedyMemoryPool::new(usize::MAX)), 8 * LONG))
+    }
+
+    fn counted(made: &Made) -> usize {
+        let mut account = made.account();
+        account.look();
+        account.counted.size()
     }
 
     fn args(args: Vec<ColumnarValue>, number_rows: usize) -> ScalarFunctionArgs {
@@ -248,49 +287,44 @@ mod tests {
 
     #[test]
     fn a_long_value_counts_until_it_is_dropped() {
-        let pool = pool();
-        within(&pool, || {
-            let made = make(LONG, 100).unwrap();
-            assert!((LONG..2 * LONG).contains(&pool.reserved()));
-            let part = made.to_array(100).unwrap().slice(7, 1);
-            drop(made);
+        let account = account();
+        within(&account, || {
+            let column = make(LONG, 100).unwrap();
+            assert!((LONG..2 * LONG).contains(&counted(&account)));
+            let part = column.to_array(100).unwrap().slice(7, 1);
+            drop(column);
             assert_eq!(part.as_string_view().value(0).len(), LONG);
-            assert!(pool.reserved() >= LONG);
+            assert!(counted(&account) >= LONG);
             drop(part);
-            assert_eq!(pool.reserved(), 0);
+            assert_eq!(counted(&account), 0);
             let kept: Vec<_> = (0..100).map_while(|_| make(LONG, 1).ok()).collect();
             assert!((6..=8).contains(&kept.len()), "{}", kept.len());
             assert!(make(100, 1).is_ok());
+            drop(kept);
+            assert!(make(LONG, 1).is_ok());
         });
-        assert_eq!(pool.reserved(), 0);
+        assert_eq!(counted(&account), 0);
         assert!(make(LONG, 1).is_ok());
-        assert_eq!(pool.reserved(), 0);
+        assert_eq!(counted(&account), 0);
     }
 
     #[test]
     fn what_a_function_passes_on_counts_once() {
-        let pool = pool();
-        within(&pool, || {
-            let made = make(LONG, 3).unwrap();
-            let counted = pool.reserved();
-            let passed = called(args(vec![made.clone()], 3), |args| Ok(args.args[0].clone())).unwrap();
-            assert_eq!(passed.to_array(3).unwrap().len(), 3);
-            assert!(matches!(passed, ColumnarValue::Array(_)));
-            assert!(pool.reserved() <= 2 * counted);
-            let columns =
-                vec![made.clone(), ColumnarValue::Array(Arc::new(StringViewArray::from(vec!["a", "b", "c"])))];
-            let before = pool.reserved();
+        let account = account();
+        within(&account, || {
+            let column = make(LONG, 3).unwrap();
+            let (before, short) = (counted(&account), Arc::new(StringViewArray::from(vec!["a", "b", "c"])));
+            let columns = vec![column, ColumnarValue::Array(short)];
             let passed = called(args(columns, 3), |args| Ok(args.args[0].clone())).unwrap();
             assert_eq!(passed.to_array(3).unwrap().len(), 3);
-            assert_eq!(pool.reserved(), before);
+            assert_eq!(counted(&account), before);
         });
     }
 
     #[test]
     fn a_function_of_what_all_rows_share_is_called_for_one() {
-        within(&pool(), || {
-            let made = make(LONG, 8192).unwrap();
-            let mut lengths = args(vec![made, text(1)], 8192);
+        within(&account(), || {
+            let mut lengths = args(vec![make(LONG, 8192).unwrap(), text(1)], 8192);
             lengths.return_field = Arc::new(Field::new("", DataType::Int64, true));
             let length = called(lengths, |args| {
                 assert_eq!(args.number_rows, 1);
@@ -302,18 +336,17 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_other_texts_count() {
-        let pool = pool();
-        within(&pool, || {
+    fn what_rows_can_not_share_has_the_bounds_of_a_column() {
+        let account = account();
+        within(&account, || {
             let long = ScalarValue::Utf8View(Some("x".repeat(LONG)));
             let list = ScalarValue::List(ScalarValue::new_list(&[long], &DataType::Utf8View, true));
-            let list = called(args(Vec::new(), 50), |_| Ok(ColumnarValue::Scalar(list))).unwrap();
-            assert!(pool.reserved() >= LONG);
-            drop(list);
-            assert_eq!(pool.reserved(), 0);
+            let call = |rows| called(args(Vec::new(), rows), |_| Ok(ColumnarValue::Scalar(list.clone())));
+            assert!(call(5).is_ok());
+            assert!(call(50).is_err());
             let plain = || Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some("x".repeat(LONG)))));
             let texts = called(args(Vec::new(), 3), |_| plain()).unwrap();
-            assert!(pool.reserved() >= 3 * LONG);
+            assert!(counted(&account) >= 3 * LONG);
             assert_eq!(texts.to_array(3).unwrap().as_string::<i32>().value(2).len(), LONG);
             assert!(called(args(Vec::new(), 300), |_| plain()).is_err());
         });

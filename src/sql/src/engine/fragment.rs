@@ -109,7 +109,7 @@ impl FrameStream {
         match batch {
             Some(batch) => {
                 let batch = batch.map_err(translate)?;
-                let fit = rows_to_copy(&batch);
+                let fit = rows_to_copy(&batch).map_err(translate)?;
                 *rest = (fit < batch.num_rows()).then(|| batch.slice(fit, batch.num_rows() - fit));
                 encoder.batch(&batch.slice(0, fit)).map(Some)
             }

@@ -1,6 +1,7 @@
 //! The planner's settings, and the steps from a syntax tree to an optimised plan.
 
 use super::bounds::{bounded, check_columns, check_constants, while_folding, while_planning};
+use super::counted::Made;
 use super::dates;
 use super::dependencies::{self, PutApart};
 use super::errors::translate;
@@ -188,10 +189,11 @@ impl Session {
 
     /// What a plan runs in, at a site, within its share of the instance's memory.
     pub fn context(&self, site: Arc<Site>, pool: &Arc<dyn MemoryPool>) -> Arc<TaskContext> {
+        let made = Made::new(pool.clone(), site.memory_bytes_max);
         let pool = Arc::new(QueryPool::new(pool.clone(), site.memory_bytes_max));
         let runtime = RuntimeEnv { memory_pool: pool, ..self.runtime.clone() };
         let context = TaskContext::from(&self.state).with_runtime(Arc::new(runtime));
-        let config = context.session_config().clone().with_extension(site);
+        let config = context.session_config().clone().with_extension(site).with_extension(Arc::new(made));
         Arc::new(context.with_session_config(config))
     }
 }

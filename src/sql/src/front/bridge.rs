@@ -4,6 +4,7 @@ use super::places::Places;
 use super::queries::{QueryEngine, QueryRequest, ResultColumn, RowStream};
 use crate::cluster::Cluster;
 use crate::engine::bounds::rows_to_copy;
+use crate::engine::errors::translate;
 use crate::engine::{Engine, Limits, QueryInput, QueryOutput, encode};
 use async_trait::async_trait;
 use model::msgpack::Reader;
@@ -91,7 +92,7 @@ impl RowStream for Batches {
 
     async fn next_encoded(&mut self, out: &mut Vec<u8>) -> Result<Option<usize>> {
         let Some(batch) = self.output.batches.pop() else { return Ok(None) };
-        let (rows, fit) = (batch.num_rows(), rows_to_copy(&batch));
+        let (rows, fit) = (batch.num_rows(), rows_to_copy(&batch).map_err(translate)?);
         if fit < rows {
             self.output.batches.push(batch.slice(fit, rows - fit));
         }

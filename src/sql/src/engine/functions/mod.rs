@@ -18,6 +18,7 @@ pub mod sorted;
 mod sums;
 mod temporal;
 mod texts;
+pub mod windowed;
 
 use super::bounds::{Texts, check as check_bounds};
 use super::counted;
@@ -173,7 +174,7 @@ pub fn is_ours(name: &str) -> bool {
 
 /// All aggregates, for the session to know.
 pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
-    sums::functions()
+    [sums::functions(), windowed::functions()].concat()
 }
 
 /// Calls one of `scalars`; the engine's own error when there is none of the name.

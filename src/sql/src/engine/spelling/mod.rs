@@ -23,6 +23,7 @@
 //! | `NATURAL RIGHT` and `FULL JOIN` of tables    | with USING                                   |
 //! | `INTERVAL '1-2' YEAR TO MONTH` and the like  | `INTERVAL '1 years 2 months'`                |
 //! | `a COLLATE "C"`                              | `a`                                          |
+//! | `string_agg(a, ',') OVER (w)`                | `string_agg_over`, which counts what it makes |
 //! | `generate_series(1, 3) g`                    | with the column's name, `g (g)`              |
 //! | `1e3`, `U&'\0061'`                           | an exact decimal, a plain text               |
 //! | CURRENT_TIMESTAMP and its kin                | the moment at which the statement is planned |
@@ -36,6 +37,7 @@ mod scopes;
 mod twins;
 mod wildcards;
 
+use super::functions::windowed::name_over;
 use super::names;
 use crate::cluster::Schema;
 use crate::front::parse::fold;
@@ -582,6 +584,10 @@ impl Speller<'_> {
             Some(crate::front::literal::expression(&value))
         };
         let time = model::Value::Time(self.now_us.rem_euclid(model::temporal::MICROS_PER_DAY));
+        if let (Some(_), Some(over)) = (&function.over, name_over(&name.value.to_lowercase())) {
+            name.value = over.into();
+            return None;
+        }
         match name.value.to_lowercase().as_str() {
             "every" => name.value = "bool_and".into(),
             "gen_random_uuid" => name.value = "uuid".into(),

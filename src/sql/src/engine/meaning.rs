@@ -601,7 +601,9 @@ fn check_text(like: &Like, schema: &DFSchema) -> DfResult<()> {
             Ok(ty) if ty.is_numeric() => "a number",
             Ok(DataType::Boolean) => "a boolean",
             Ok(DataType::List(_)) => "an array",
+            Ok(DataType::Struct(_)) => "a row",
             Ok(DataType::Binary | DataType::BinaryView) => "a string of bytes",
+            Ok(ty) if !ty.is_string() && !ty.is_null() => "a value of another type",
             _ => continue,
         };
         let error = Error::new(Code::WrongType, format!("LIKE compares texts, and this is {what}"));

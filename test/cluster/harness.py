@@ -207,6 +207,10 @@ class Instance:
         """What this instance knows of a replicaset."""
         return next(r for r in self.status()["replicasets"] if r["name"] == name)
 
+    def state_of(self, other):
+        """What another instance is, as this one knows it."""
+        return next(i["state"] for i in self.status()["instances"] if i["name"] == other.name)
+
     def in_sync(self, name):
         """The names of the members that are in sync."""
         return set(self.replicaset(name)["in_sync"])

@@ -1,22 +1,29 @@
-"""A relay in front of an instance that breaks connections while answers pass, so that they are lost."""
+"""A relay in front of an instance that breaks connections while answers pass, so that they are lost, or holds up the
+rows that others pull from it."""
 
 import contextlib
 import random
+import re
 import socket
 import threading
 
 import ports
 
 CHUNK_BYTES = 1 << 16
+# A packet whose header begins with the type SUBSCRIBE: from then on the connection is one that rows are pulled over.
+SUBSCRIBE = re.compile(rb"\xce.{4}[\x81-\x8f]\x00\x42", re.DOTALL)
 
 
 class Relay:
     """Listens on `address` and passes everything on to an instance's port. While `losing` is set, a connection is
-    broken each time that some hundreds of kilobytes, as the dice say, have been answered over all connections."""
+    broken each time that some hundreds of kilobytes, as the dice say, have been answered over all connections. While
+    `flowing` is not set, rows that are pulled wait, and their connections stay."""
 
-    def __init__(self, port, seed):
+    def __init__(self, port, seed=0):
         self.port, self.rng = port, random.Random(seed)
         self.losing, self.broken = False, 0
+        self.flowing = threading.Event()
+        self.flowing.set()
         self._left = self._next()
         self._lock = threading.Lock()
         listener = ports.take()
@@ -38,12 +45,17 @@ class Relay:
             except OSError:
                 client.close()
                 continue
+            pulls = threading.Event()
             for source, target, answers in [(client, server, False), (server, client, True)]:
-                threading.Thread(target=self._pass_on, args=(source, target, answers), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(source, target, answers, pulls), daemon=True).start()
 
-    def _pass_on(self, source, target, answers):
+    def _pass_on(self, source, target, answers, pulls):
         try:
             while data := source.recv(CHUNK_BYTES):
+                if not answers and SUBSCRIBE.search(data):
+                    pulls.set()
+                if answers and pulls.is_set():
+                    self.flowing.wait()
                 if answers and self._is_lost(len(data)):
                     break
                 target.sendall(data)

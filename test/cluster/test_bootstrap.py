@@ -11,10 +11,6 @@ def cluster_ids(cluster):
     return {instance.status()["cluster_id"] for instance in cluster.running()}
 
 
-def state_of(asked, instance):
-    return next(i["state"] for i in asked.status()["instances"] if i["name"] == instance.name)
-
-
 def names(status):
     return sorted(i["name"] for i in status["instances"])
 
@@ -157,7 +153,7 @@ def test_expelled_instances_are_gone(workshop):
     victim = next(i for i in cluster if i is not leader and i.name not in masters)
     rest = [i for i in cluster if i is not victim]
     rest[0].call("expel", victim.name)
-    wait_until(lambda: state_of(rest[0], victim) == "Expelled", "the instance to be expelled")
+    wait_until(lambda: rest[0].state_of(victim) == "Expelled", "the instance to be expelled")
     assert victim.exit_code() == 0
     assert "was expelled" in victim.log()
     victim.start()
@@ -204,5 +200,5 @@ def test_status_says_who_is_leaving(workshop):
     leaving = {i["name"]: (i["state"], i["leaving"]) for i in cluster[0].status()["instances"]}
     assert leaving == {"i1": ("Online", False), "i2": ("Online", True)}
     cluster[0].call("set_setting", "balance", True)
-    wait_until(lambda: state_of(cluster[0], cluster[1]) == "Expelled", "the instance to be expelled")
+    wait_until(lambda: cluster[0].state_of(cluster[1]) == "Expelled", "the instance to be expelled")
     assert not any(i["leaving"] for i in cluster[0].status()["instances"])

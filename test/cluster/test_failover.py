@@ -1,11 +1,14 @@
 """What a change of master keeps is all that there is afterwards: nobody brings back what it left behind."""
 
+import re
 import time
 
 import msgpack
+import ports
 import pytest
 import tarantool
 from harness import wait_until
+from relay import Relay
 
 TIMEOUT = 20201
 ROWS = 1000
@@ -256,3 +259,63 @@ def test_a_new_master_does_not_show_what_others_in_sync_may_lack(workshop):
     heir.call("set_setting", "min_in_sync", 1)
     wait_until(lambda: heir.in_sync(name) == {heir.name, other.name}, "the others to be in sync")
     assert heir.sql("SELECT v FROM t") == [[1]]
+
+
+def test_a_replica_that_stays_connected_and_acknowledges_nothing_is_counted_out(workshop):
+    """Writes go on without it; it is counted in again when it has what they wrote."""
+    port = ports.take()
+    relay = Relay(port)
+    cluster = workshop.cluster(0, replication_factor=2)
+    cluster.peers = [relay.address]
+    master = cluster.add(listen=f"127.0.0.1:{port}", advertise=relay.address)
+    replica = cluster.add()
+    cluster.start().wait_in_sync()
+    name = master.status()["replicasets"][0]["name"]
+    assert cluster.master_of(name) is master
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    for instance in cluster:
+        instance.eval("box.cfg{replication_timeout = 600}")
+    relay.flowing.clear()
+    try:
+        master.call("crud.replace", "t", [1, 1])
+        assert master.in_sync(name) == {master.name}
+        assert replica.eval("return box.space.t:count()") == [0]
+        master.call("crud.replace", "t", [2, 2])
+        assert master.in_sync(name) == {master.name}
+        assert master.eval("return box.info.replication[2].downstream.status") == ["follow"]
+    finally:
+        relay.flowing.set()
+    cluster.wait_in_sync()
+    assert replica.eval("return box.space.t:count()") == [2]
+    relay.close()
+
+
+def taken_for_offline(leader):
+    """Whom this instance took for offline as the leader."""
+    return set(re.findall(r"governor: liveness: propose: (\w+) is Offline", leader.log()))
+
+
+def test_a_new_leader_takes_nobody_for_offline_whom_it_has_not_heard_yet(workshop):
+    cluster = workshop.cluster(5, replication_factor=5).start()
+    cluster.wait_in_sync()
+    old = cluster.leader()
+    old.kill()
+    rest = [i for i in cluster if i is not old]
+    wait_until(lambda: rest[0].state_of(old) == "Offline", "the old leader to be offline")
+    wait_until(lambda: rest[0].status()["leader"] in {i.name for i in rest}, "a leader")
+    assert {old.name} == set().union(*(taken_for_offline(i) for i in rest))
+
+
+def test_a_leader_that_stood_still_takes_nobody_for_offline(workshop):
+    """It is the only voter, so nobody else leads meanwhile."""
+    cluster = workshop.cluster(2, replication_factor=2).start()
+    cluster.wait_in_sync()
+    leader = cluster.leader()
+    other = next(i for i in cluster if i is not leader)
+    leader.call("set_setting", "offline_after_ms", 200)
+    leader.pause()
+    time.sleep(1)  # This long it stands still.
+    leader.resume()
+    # It has governed since: this takes a change of the catalog, and a step of the governor.
+    other.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    assert taken_for_offline(leader) == set()

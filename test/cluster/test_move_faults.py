@@ -83,10 +83,6 @@ def fill(instance, engine="memtx"):
         instance.call("crud.insert_many", "t", [[i, 0, TEXT] for i in range(first, first + 500)])
 
 
-def state_of(asked, instance):
-    return next(i["state"] for i in asked.status()["instances"] if i["name"] == instance.name)
-
-
 def shares(instance):
     return sorted(r["buckets"] for r in instance.status()["replicasets"])
 
@@ -140,7 +136,7 @@ def test_a_destination_that_dies_in_the_middle_begins_again(workshop, fault):
             else:
                 # Until it counts as offline; what it owns already can be read again afterwards.
                 late.pause()
-                wait_until(lambda: state_of(cluster[0], late) != "Online", "the others to notice")
+                wait_until(lambda: cluster[0].state_of(late) != "Online", "the others to notice")
                 late.resume()
             cluster.wait_whole()
         wait_until(lambda: load.failed() or shares(cluster[0]) == [1000, 1000, 1000], "equal shares", timeout_s=120)

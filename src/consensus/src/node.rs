@@ -356,15 +356,15 @@ impl Node {
     }
 
     /// The leader has the entries that are committed here, if it has not lost the end of its log. Those that are compacted
-    /// are not looked at.
+    /// are not looked at, nor those that a snapshot replaces which is not on disk yet.
     fn check_committed(&self, message: &Message) -> Result<()> {
         if message.get_msg_type() != MessageType::MsgAppend || message.term < self.raw.raft.term {
             return Ok(());
         }
-        let committed = self.raw.raft.raft_log.committed;
+        let log = &self.raw.raft.raft_log;
         let differs = |index: u64, term: u64| {
-            let here = (index <= committed).then(|| self.raw.store().term_at(index)).flatten();
-            here.is_some_and(|here| here != term)
+            let here = if index <= log.committed { log.term(index).unwrap_or(0) } else { 0 };
+            here > 0 && here != term
         };
         let before = (message.index, message.log_term);
         let entries = message.entries.iter().map(|entry| (entry.index, entry.term));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Cluster, Disk};
-use consensus::{Outgoing, Rng};
+use consensus::{Outgoing, Rng, Role};
 use model::{Code, RaftId};
 use prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, Message, Snapshot, SnapshotMetadata};
@@ -177,4 +177,45 @@ fn a_learner_notices_that_its_leader_lost_what_was_committed() {
         while cluster.ready(2) || cluster.persist(2) {}
     }
     assert!(refusals.contains(&(2, Code::Corrupted)), "{refusals:?}");
+}
+
+/// A snapshot has arrived and is not on disk yet: the entries there, which another leader never committed, are not what is
+/// committed here, when an append that the snapshot overtook has others in their place.
+#[test]
+fn entries_that_a_snapshot_replaces_do_not_count_as_committed() {
+    let mut cluster = cluster();
+    cluster.isolated = [2, 3].into();
+    let tail = cluster.node(1).propose(b"tail".to_vec(), Vec::new()).unwrap();
+    cluster.stabilize();
+    cluster.isolated = [1, 4].into();
+    while cluster.node(2).role() != Role::Leader {
+        [2, 3].iter().for_each(|raft_id| cluster.node(*raft_id).tick().unwrap());
+        cluster.node(2).campaign().unwrap();
+        cluster.stabilize();
+    }
+    for _ in 0..3 {
+        cluster.node(2).propose(b"kept".to_vec(), Vec::new()).unwrap();
+    }
+    cluster.stabilize();
+    cluster.isolated = [1].into();
+    let (mut overtaken, mut has_snapshot) = (None, false);
+    for _ in 0..100 {
+        cluster.node(2).tick().unwrap();
+        for raft_id in [2, 3, 4] {
+            while !has_snapshot && (cluster.ready(raft_id) || cluster.persist(raft_id)) {}
+        }
+        while let Some((_, Outgoing { to, bytes, is_snapshot })) = cluster.queue.pop_front() {
+            let message = Message::decode(bytes.as_slice()).unwrap();
+            if to == 4 && message.entries.iter().any(|entry| entry.index == tail.index && entry.term > tail.term) {
+                overtaken = Some(bytes);
+                let applied = cluster.node(2).status().applied;
+                cluster.node(2).compact(applied).unwrap();
+                continue;
+            }
+            has_snapshot |= to == 4 && is_snapshot;
+            cluster.node(to).step(&bytes).unwrap();
+        }
+    }
+    assert!(has_snapshot);
+    cluster.node(4).step(&overtaken.unwrap()).unwrap();
 }

@@ -35,8 +35,9 @@ pub struct Raft {
 /// What one instance has answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Which life of its process this is about. Reports of another life than the catalog's count as none.
-    pub incarnation: u64,
+    /// Which life of its process this is about; None until this leader has heard of it. Reports of another life than the
+    /// catalog's count as none.
+    pub incarnation: Option<u64>,
     /// Milliseconds since it last answered, or since this leader took office.
     pub silent_ms: u64,
     /// Milliseconds until it is certain that it has no lease as a master, if it does not answer again.
@@ -96,14 +97,18 @@ pub struct Fenced {
 impl View<'_> {
     /// The reports of the instance's present life.
     pub fn observed(&self, instance: &Instance) -> Option<&Observed> {
-        self.instances.get(&instance.name).filter(|observed| observed.incarnation == instance.incarnation)
+        self.instances.get(&instance.name).filter(|observed| observed.incarnation == Some(instance.incarnation))
     }
 
-    /// Whether it answers, in its present life; None while that is not known.
+    /// Whether it answers, in its present life; None while that is not known: a leader that has just taken office has heard
+    /// nobody yet.
     pub fn answers(&self, instance: &Instance) -> Option<bool> {
         let observed = self.instances.get(&instance.name)?;
         let offline_after_ms = self.state.settings.count(Setting::OfflineAfterMs) as u64;
-        Some(observed.silent_ms < offline_after_ms && observed.incarnation == instance.incarnation)
+        if observed.silent_ms >= offline_after_ms {
+            return Some(false);
+        }
+        observed.incarnation.map(|incarnation| incarnation == instance.incarnation)
     }
 
     /// The reports of the instance's present life, when they are about its present part in the cluster.

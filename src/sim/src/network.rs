@@ -68,6 +68,11 @@ impl Network {
         }
     }
 
+    /// Whatever is sent arrives, and soon.
+    pub fn is_fine(&self) -> bool {
+        self.cuts.is_empty() && self.quality.loss_permille == 0 && self.quality.straggler_permille == 0
+    }
+
     pub fn heal(&mut self) {
         self.cuts.clear();
     }

@@ -52,6 +52,14 @@ pub enum Defect {
     WritesWhileClosed,
     /// A stray instance throws its data away by what it knows of its vote, though it was ready and may get one.
     WipesAtOnce,
+    /// A later life of a process takes itself for the first as long as it finds itself joining.
+    ForgetsEarlierLives,
+    /// A leader that has just taken office takes everybody for offline from whom it has not heard yet.
+    JudgesUnheard,
+    /// A leader goes by whom a master waited for before the catalog changed.
+    TrustsOldPromises,
+    /// A leader goes by what it was told before the catalog changed.
+    TrustsOldReports,
 }
 
 /// The numbers of one run, drawn from its seed. Times are in microseconds of the pretended clock.

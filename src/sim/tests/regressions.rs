@@ -21,7 +21,7 @@ fn the_only_voter_is_not_heard_before_its_term_is_on_disk() {
 /// way to them. A majority was gone for ever.
 #[test]
 fn a_stray_instance_that_was_ready_does_not_trust_what_it_knows_of_its_vote() {
-    for seed in [4038] {
+    for seed in [500, 4038] {
         if let Err(failure) = cluster::run(Options { is_traced: true, ..Options::new(seed) }) {
             panic!("{failure}");
         }

@@ -2,7 +2,7 @@
 //! counted out, so that writes go on.
 //!
 //! Never below `min_in_sync`: writes then wait for the members that are missing. A member is counted in when three agree on
-//! what it is now: the master, which has waited for it since it came to be so; the member itself, which has seen its
+//! what it is now: the master, which has waited for it since it came to be so, and says it knowing who is in sync; the member itself, which has seen its
 //! present part in the cluster, has no tail and follows the master of this term; and the catalog, which refuses otherwise.
 
 use super::propose_for;
@@ -19,9 +19,10 @@ fn step(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
     let master = view.live_master(&replicaset.name)?;
     let stuck = view.current(master).map(|observed| &observed.stuck);
     let counts = |member: &Instance| {
-        let held = replicaset.in_sync.contains(&member.name);
-        let stays = held && !stuck.is_some_and(|stuck| stuck.contains(&member.name));
-        member.name == master.name || member.is_online() && (stays || keeps_up(view, replicaset, master, member))
+        let is_stuck = stuck.is_some_and(|stuck| stuck.contains(&member.name));
+        let is_held = replicaset.in_sync.contains(&member.name);
+        let keeps_up = || is_held || keeps_up(view, replicaset, master, member);
+        member.name == master.name || member.is_online() && !is_stuck && keeps_up()
     };
     let members = view.state.topology.members(&replicaset.name);
     let mut in_sync: BTreeSet<InstanceName> = members.filter(|m| counts(m)).map(|m| m.name.clone()).collect();
@@ -45,7 +46,8 @@ fn step(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
 /// Whether a member that is not in sync can be counted in.
 fn keeps_up(view: &View<'_>, replicaset: &Replicaset, master: &Instance, member: &Instance) -> bool {
     let term = replicaset.master_term;
-    let in_step = view.observed(master).and_then(|observed| observed.in_step.as_ref());
+    // Said as long as the member was in sync, it would be no word about now: the master may have gone on without it since.
+    let in_step = view.current(master).and_then(|observed| observed.in_step.as_ref());
     let waits_for_it = in_step
         .is_some_and(|in_step| in_step.term == term && in_step.members.get(&member.name) == Some(&member.version));
     let says_so = view.current(member).is_some_and(|observed| {

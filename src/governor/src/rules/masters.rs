@@ -67,6 +67,9 @@ fn elect(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
         reach: reach.cloned(),
     };
     let giver = deposed.filter(|deposed| heirs(view, replicaset).any(|heir| heir.name == deposed.name));
+    if giver.is_some_and(|giver| view.answers(giver).is_none()) {
+        return None; // A new leader: whether it can hand over is not known yet.
+    }
     match giver.filter(|giver| view.can_ask(giver)) {
         Some(giver) if fenced(giver).is_none() => return Some(fence(&[giver], None)),
         Some(giver) if !unheard.is_empty() => {

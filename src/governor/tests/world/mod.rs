@@ -22,6 +22,8 @@ pub struct World {
     pub state: State,
     pub raft: Raft,
     observed: BTreeMap<InstanceName, Observed>,
+    /// What instances will say that a new leader has not heard yet.
+    unheard: BTreeMap<InstanceName, Observed>,
     alive: BTreeSet<InstanceName>,
     /// How many rows each instance has, all written by member 1.
     pub positions: BTreeMap<InstanceName, u64>,
@@ -31,6 +33,8 @@ pub struct World {
     pub refusals: BTreeMap<InstanceName, String>,
     /// Members that follow and acknowledge nothing.
     pub stuck: BTreeSet<InstanceName>,
+    /// Of whom the leader has but their last report.
+    pub muted: BTreeSet<InstanceName>,
     /// Moves start and do not finish.
     pub moves_held: bool,
     pending_ms: u64,
@@ -64,8 +68,10 @@ impl World {
         let Some(instance) = self.state.topology.instances.get(&name) else { return };
         let incarnation = instance.incarnation;
         self.alive.insert(name.clone());
+        self.unheard.remove(&name);
         let follows = Some(Follows::default());
-        self.observed.insert(name, Observed { incarnation, ready: true, follows, ..Observed::default() });
+        self.observed
+            .insert(name, Observed { incarnation: Some(incarnation), ready: true, follows, ..Observed::default() });
     }
 
     /// An instance with a tail has thrown its data away and joins with none.
@@ -130,7 +136,7 @@ impl World {
     /// What every live instance sees of itself.
     fn observe_themselves(&mut self) {
         let topology = &self.state.topology;
-        for name in &self.alive {
+        for name in self.alive.iter().filter(|name| !self.muted.contains(*name)) {
             let Some(instance) = topology.instances.get(name) else { continue };
             let Some(replicaset) = topology.replicasets.get(&instance.replicaset) else { continue };
             let seen = self.seen.entry(name.clone()).or_default();
@@ -148,6 +154,22 @@ impl World {
 
     pub fn leads(&self, name: &str) -> bool {
         self.state.topology.instance_by_raft_id(self.raft.leader).is_some_and(|leader| leader.name.as_str() == name)
+    }
+
+    /// Another leader takes office: it has heard nobody yet.
+    pub fn take_office(&mut self, name: &str) -> Answer {
+        self.raft.leader = self.state.topology.instance(&name.into())?.raft_id;
+        self.unheard.append(&mut self.observed);
+        let nothing = |name: &InstanceName| (name.clone(), Observed::default());
+        self.observed = self.unheard.keys().map(nothing).collect();
+        Ok(())
+    }
+
+    /// The leader hears of an instance for the first time.
+    pub fn answer(&mut self, name: &str) {
+        if let Some((name, observed)) = self.unheard.remove_entry(&InstanceName::from(name)) {
+            self.observed.insert(name, observed);
+        }
     }
 
     pub fn kill(&mut self, name: &str) {
@@ -195,10 +217,11 @@ impl World {
                 let follows = self.observed.get(name).is_some_and(|o| o.follows == star);
                 self.alive.contains(name) && (*name == master.name || follows)
             };
-            let moves_on = |name: &InstanceName| connected(name) && !self.stuck.contains(name);
-            let followers = members().filter(|member| moves_on(&member.name));
+            // Whoever is in sync is waited for in any case.
+            let waits_for = |name: &InstanceName| !self.stuck.contains(name) || replicaset.in_sync.contains(name);
+            let followers = members().filter(|member| connected(&member.name) && waits_for(&member.name));
             let in_step = InStep { term, members: followers.map(|m| (m.name.clone(), m.version)).collect() };
-            if connected(&master.name) {
+            if connected(&master.name) && !self.muted.contains(&master.name) {
                 let observed = self.observed.entry(master.name.clone()).or_default();
                 observed.in_step = Some(in_step);
                 observed.stuck = replicaset.in_sync.intersection(&self.stuck).cloned().collect();

@@ -72,6 +72,8 @@ struct Term {
     busy: Rc<RefCell<BTreeMap<String, f64>>>,
     pending_since: Option<(SchemaId, f64)>,
     moves_since: BTreeMap<MoveId, f64>,
+    /// When this leader last looked at the cluster.
+    looked_s: f64,
 }
 
 impl Term {
@@ -85,6 +87,7 @@ impl Term {
             busy: Rc::default(),
             pending_since: None,
             moves_since: BTreeMap::new(),
+            looked_s: clock::now_s(),
         }
     }
 
@@ -123,7 +126,9 @@ impl Term {
             self.watch_instances();
             if let Some(action) = self.plan() {
                 let key = action.step.key();
-                log::debug!("governor: {}: {key}", action.rule);
+                let changes_catalog = matches!(action.step, governor::Step::Propose(_));
+                let level = if changes_catalog { log::Level::Info } else { log::Level::Debug };
+                log::log!(level, "governor: {}: {key}", action.rule);
                 self.busy.borrow_mut().insert(key, f64::INFINITY);
                 self.carry_out(action);
                 continue;
@@ -170,6 +175,11 @@ impl Term {
         let state = self.node.state();
         let status = self.node.raft.status();
         let now_s = clock::now_s();
+        // While this process stood still it heard nobody: that is not the others' silence.
+        let stood_still_s = now_s - std::mem::replace(&mut self.looked_s, now_s) - LOOK_MS as f64 / 1e3;
+        if stood_still_s > 0.0 {
+            self.observers.values().for_each(|observer| observer.excuse(stood_still_s));
+        }
         let since_ms = |since_s: f64| ((now_s - since_s).max(0.0) * 1e3) as u64;
         let pending = state.schema.pending.as_ref().map(|pending| pending.id);
         if self.pending_since.map(|(id, _)| id) != pending {

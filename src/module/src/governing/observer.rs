@@ -147,6 +147,11 @@ impl Observer {
         is_news
     }
 
+    /// So many seconds of its silence are not its own.
+    pub fn excuse(&self, seconds: f64) {
+        self.heard_s.set(self.heard_s.get() + seconds);
+    }
+
     /// In the governor's words.
     pub fn observed(&self, now_s: f64, lease_ms: u64) -> Observed {
         let over_ns = self.grants.borrow().over_at(self.since_ns, lease_ms.saturating_mul(NS_IN_MS));
@@ -162,7 +167,7 @@ impl Observer {
             return Observed { silent_ms, lease_left_ms, ..Observed::default() };
         };
         Observed {
-            incarnation: report.incarnation,
+            incarnation: Some(report.incarnation),
             silent_ms,
             lease_left_ms,
             seen: report.seen,

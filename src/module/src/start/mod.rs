@@ -191,7 +191,7 @@ fn run(config: Config, folder: &Folder, identity: Identity) -> Result<()> {
     let state = node.state();
     let known = state.topology.instances.values().filter_map(|instance| instance.address.parse().ok());
     doors::awake::tell(node, &node.config.peers.iter().cloned().chain(known).chain(others).collect());
-    announce(node, is_founder)?;
+    announce(node, is_founder, matches!(origin, Origin::Nothing | Origin::Copied))?;
     failpoint::reach("start.announced");
     log::info!("picodata: instance {} is online, {:.3} s after its start", node.me.name, clock::now_s() - began_s);
     Ok(())
@@ -379,7 +379,7 @@ fn newcomer(config: &Config, instance_uuid: &str) -> Newcomer {
 }
 
 /// Tells the cluster that this process is here, under a new incarnation where it was here before, and waits to be online.
-fn announce(node: &Node, is_founder: bool) -> Result<()> {
+fn announce(node: &Node, is_founder: bool, is_newcomer: bool) -> Result<()> {
     let deadline = Deadline::after(ADMISSION_TIMEOUT);
     let known = node.wait_for(deadline, "the cluster to send its state", |state| {
         state.topology.instances.get(&node.me.name).map(|record| record.state)
@@ -387,8 +387,10 @@ fn announce(node: &Node, is_founder: bool) -> Result<()> {
     if known == InstanceState::Expelled {
         return Err(was_expelled(&node.me.name));
     }
-    // A first life was counted when the cluster let the instance in; every later one is counted here.
-    if known != InstanceState::Joining && !is_founder {
+    // A first life was counted when the cluster let the instance in; every later one is counted here, also when what it
+    // knows of the cluster is so old that it finds itself joining still.
+    let is_counted = is_founder || is_newcomer && known == InstanceState::Joining;
+    if !is_counted {
         let lost_power = node.config.wal_mode != WalMode::Fsync && disk::read_mark(disk::MACHINE_KEY)? != machine()?;
         let instance = Newcomer { lost_power, ..newcomer(&node.config, &node.me.uuid) };
         let tier = node.config.tier.as_str().into();

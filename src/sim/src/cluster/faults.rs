@@ -8,8 +8,14 @@ use crate::network::Quality;
 use consensus::Role;
 
 impl World {
-    /// One thing goes wrong, or something that went wrong is over.
     pub fn fault(&mut self) -> Verdict {
+        self.go_wrong()?;
+        self.promises.accuracy.links(self.network.is_fine(), self.now_us);
+        Ok(())
+    }
+
+    /// One thing goes wrong, or something that went wrong is over.
+    fn go_wrong(&mut self) -> Verdict {
         let numbers: Vec<u64> = self.nodes.keys().copied().collect();
         let Some(number) = self.rng.pick(&numbers).copied() else { return Ok(()) };
         let Some(other) = self.rng.pick(&numbers).copied() else { return Ok(()) };
@@ -54,6 +60,7 @@ impl World {
                 let until_us = self.now_us + self.rng.range(50_000, 4_000_000);
                 self.trace.say(self.now_us, || format!("i{frozen} freezes for {} ms", (until_us - self.now_us) / 1000));
                 self.nodes.entry(frozen).and_modify(|node| node.frozen_until_us = until_us);
+                self.promises.accuracy.disturbed(frozen, until_us);
                 Ok(())
             }
             22 => {
@@ -99,6 +106,7 @@ impl World {
         self.trace.say(self.now_us, || "the faults are over".to_owned());
         self.network.heal();
         self.network.quality = Quality::GOOD;
+        self.promises.accuracy.links(true, self.now_us);
         self.terms.disk_latency_max_us = self.terms.disk_latency_max_us.min(2_000);
         self.terms.disk_stall_permille = 0;
         self.terms.clients_every_us = 20_000;

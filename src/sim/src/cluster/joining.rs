@@ -25,6 +25,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&number).filter(|node| !node.is_up()) else { return Ok(()) };
         node.starts += 1;
         node.frozen_until_us = 0;
+        self.promises.accuracy.disturbed(number, now_us);
         let is_member = node.identity.raft_id.is_some() && node.disk.image.store.number > 0;
         match is_member {
             true => self.start_member(number, seed)?,
@@ -57,6 +58,7 @@ impl World {
             commit_seen,
             proposals: BTreeMap::new(),
             incarnation: 0,
+            is_newcomer: false,
             is_founder: number == 1 && node.identity.life == 0 && state.cluster.is_none(),
             announced: None,
             is_writable: false,
@@ -71,9 +73,9 @@ impl World {
             heard_master_us: None,
             acks: super::acks::Acks { durable: store.written(), ..Default::default() },
             moves: super::moves::Moves::default(),
-            told: None,
+            told: BTreeMap::new(),
             was_ready: false,
-            held: None,
+            held: BTreeMap::new(),
             placing: Vec::new(),
             office: None,
             state,
@@ -183,6 +185,7 @@ impl World {
         self.start_member(number, seed)?;
         if let Some(process) = self.process(number) {
             process.follows = follows;
+            process.is_newcomer = true;
         }
         self.pull(number);
         Ok(())
@@ -191,6 +194,7 @@ impl World {
     /// Tells the cluster that this process is here, under a new incarnation where it was here before.
     pub fn announce(&mut self, number: u64) -> Verdict {
         let (now_us, next) = (self.now_us, self.calls + 1);
+        let forgets = self.options.defect == Some(Defect::ForgetsEarlierLives);
         let adopts = self.options.defect != Some(Defect::KeepsIncarnation);
         let Some(node) = self.nodes.get_mut(&number) else { return Ok(()) };
         let newcomer = node.newcomer();
@@ -199,8 +203,9 @@ impl World {
             return self.found(number, newcomer);
         }
         let Some(record) = process.record().filter(|record| record.uuid == process.uuid) else { return Ok(()) };
-        let (is_first, incarnation) =
-            (record.state == InstanceState::Joining || process.is_founder, record.incarnation);
+        // What a later life knows of itself may be old: that it was counted as one that is joining.
+        let is_newcomer = (process.is_newcomer || forgets) && record.state == InstanceState::Joining;
+        let (is_first, incarnation) = (is_newcomer || process.is_founder, record.incarnation);
         if process.incarnation > 0 {
             // A request of an earlier attempt, long on its way, has counted this life once more.
             if adopts && process.incarnation != incarnation {

@@ -28,23 +28,28 @@ impl World {
         if !is_me {
             process.lease_end_us = process.lease_end_us.max(lease::end(stamp_us, lease_us));
         }
-        process.held = Some((from, call, now_us));
+        process.held.insert(from, (call, now_us));
         self.tell(number);
     }
 
-    /// Answers a question that waits, when there is news or it has waited for long enough.
+    /// Answers the questions that wait, when there is news or they have waited for long enough.
     pub fn tell(&mut self, number: u64) {
         let (now_us, clock_us) = (self.now_us, self.clock_of(number));
         let Some(process) = self.process(number) else { return };
-        let Some((from, call, since_us)) = process.held else { return };
-        let report = process.report(now_us);
-        if process.told.as_ref() == Some(&report) && now_us < since_us + PING_US {
+        if process.held.is_empty() {
             return;
         }
-        process.held = None;
-        process.told = Some(report.clone());
-        process.was_ready |= report.ready;
-        self.send(number, from, Letter::Report { call, report: Box::new(report), stamp_us: clock_us });
+        let report = process.report(now_us);
+        let told = &mut process.told;
+        let is_answered = |from: &u64, (_, since_us): &mut (CallId, u64)| {
+            told.insert(*from, report.clone()).as_ref() != Some(&report) || now_us >= *since_us + PING_US
+        };
+        let answered: Vec<(u64, (CallId, u64))> = process.held.extract_if(.., is_answered).collect();
+        process.was_ready |= report.ready && !answered.is_empty();
+        for (from, (call, _)) in answered {
+            let report = Box::new(report.clone());
+            self.send(number, from, Letter::Report { call, report, stamp_us: clock_us });
+        }
     }
 
     /// The catalog changed on this instance.
@@ -262,7 +267,7 @@ impl Process {
         let after_us = self.state.settings.count(Setting::OfflineAfterMs) as u64 * 1_000;
         let stuck = self.acks.stuck(&self.state, self.store.number, after_us, now_us);
         Observed {
-            incarnation: self.incarnation,
+            incarnation: Some(self.incarnation),
             silent_ms: 0,
             lease_left_ms: 0,
             seen: topology.part_version(record),

@@ -138,6 +138,8 @@ pub struct Process {
     pub store: Store,
     /// Which life of the process the cluster has counted it as; 0 before.
     pub incarnation: u64,
+    /// It has got its place and its rows in this life of the process.
+    pub is_newcomer: bool,
     /// It founded the cluster.
     pub is_founder: bool,
     /// When it told the cluster that it is here, under which call, and what came of it.
@@ -157,9 +159,10 @@ pub struct Process {
     pub heard_master_us: Option<u64>,
     pub acks: Acks,
     pub moves: Moves,
-    /// The report that was told last, and a leader's question that waits for news.
-    pub told: Option<Observed>,
-    pub held: Option<(u64, CallId, u64)>,
+    /// By those that take themselves for the leader: the report that was told last, and the question that waits for news,
+    /// since when.
+    pub told: BTreeMap<u64, Observed>,
+    pub held: BTreeMap<u64, (CallId, u64)>,
     /// Some report of this life said that it is ready.
     pub was_ready: bool,
     /// Newcomers that were let in and wait for a master to copy.

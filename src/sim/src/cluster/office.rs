@@ -3,9 +3,11 @@
 use super::letter::Letter;
 use super::node::{Asker, number_of};
 use super::raft::Input;
-use super::world::World;
+use super::world::{BEAT_US, World};
 use crate::invariants::Verdict;
-use catalog::{InstanceState, MoveId, SchemaId, Setting};
+use crate::scenario::Defect;
+use catalog::topology::Topology;
+use catalog::{InstanceState, MoveId, Op, SchemaId, Setting};
 use consensus::Role;
 use governor::{Action, Observed, Raft, Step, View};
 use model::InstanceName;
@@ -46,6 +48,8 @@ pub struct Office {
     busy: BTreeMap<String, u64>,
     pending_since: Option<(SchemaId, u64)>,
     moves_since: BTreeMap<MoveId, u64>,
+    /// When this leader last looked at the cluster.
+    looked_us: u64,
 }
 
 impl World {
@@ -68,6 +72,7 @@ impl World {
                 busy: BTreeMap::new(),
                 pending_since: None,
                 moves_since: BTreeMap::new(),
+                looked_us: clock_us,
             });
         }
         self.begin_round(number, clock_us)?;
@@ -178,6 +183,12 @@ impl World {
 
     pub fn plan(&mut self, number: u64) -> Verdict {
         let clock_us = self.clock_of(number);
+        if let Some(office) = self.office(number) {
+            // While this process stood still it heard nobody: that is not the others' silence.
+            let passed_us = clock_us.saturating_sub(std::mem::replace(&mut office.looked_us, clock_us));
+            let stood_still_us = passed_us.saturating_sub(BEAT_US);
+            office.watches.values_mut().for_each(|watch| watch.heard_us += stood_still_us);
+        }
         for _ in 0..PLANS_MAX {
             let Some(action) = self.next_action(number, clock_us) else { return Ok(()) };
             self.trace.say(self.now_us, || format!("i{number} {}: {}", action.rule, action.step));
@@ -188,6 +199,7 @@ impl World {
     }
 
     fn next_action(&mut self, number: u64, clock_us: u64) -> Option<Action> {
+        let defect = self.options.defect;
         let process = self.process(number)?;
         let office = process.office.as_mut().filter(|office| office.is_ready)?;
         let state = &process.state;
@@ -203,6 +215,9 @@ impl World {
         office.busy.retain(|_, until_us| *until_us > clock_us);
         let membership = process.raft.membership();
         let ms = |since_us: u64| clock_us.saturating_sub(since_us) / 1_000;
+        let observed = |(name, watch): (&InstanceName, &Watch)| (name.clone(), watch.observed(clock_us, lease_us));
+        let mut instances: BTreeMap<InstanceName, Observed> = office.watches.iter().map(observed).collect();
+        distort(&mut instances, defect, &state.topology);
         let view = View {
             state,
             raft: Raft {
@@ -211,7 +226,7 @@ impl World {
                 learners: membership.learners.iter().copied().collect(),
                 is_joint: membership.is_joint(),
             },
-            instances: office.watches.iter().map(|(name, w)| (name.clone(), w.observed(clock_us, lease_us))).collect(),
+            instances,
             pending_ms: office.pending_since.map_or(0, |(_, since_us)| ms(since_us)),
             moves_ms: office.moves_since.iter().map(|(id, since_us)| (*id, ms(*since_us))).collect(),
             busy: office.busy.keys().cloned().collect(),
@@ -227,6 +242,7 @@ impl World {
         }
         match action.step {
             Step::Propose(entry) => {
+                self.check_offline(number, &entry.op)?;
                 let entry = entry.to_bytes().map_err(super::world::text)?;
                 self.put(number, Input::Propose { entry, asker: Asker::Governor { key } })?;
             }
@@ -252,6 +268,42 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl World {
+    /// A leader takes somebody for offline: who has said nothing of the kind must have been silent.
+    fn check_offline(&mut self, number: u64, op: &Op) -> Verdict {
+        let Op::SetInstanceState { instance, incarnation, state: InstanceState::Offline } = op else { return Ok(()) };
+        let Some(process) = self.process(number) else { return Ok(()) };
+        let offline_after_us = process.state.settings.count(Setting::OfflineAfterMs) as u64 * 1_000;
+        let watch = process.office.as_ref().and_then(|office| office.watches.get(instance));
+        let report = watch.and_then(|watch| watch.report.as_ref());
+        if report.is_some_and(|report| report.stray || report.incarnation != Some(*incarnation)) {
+            return Ok(());
+        }
+        let patience_us = offline_after_us + 2 * ASK_AGAIN_US;
+        let suspect = number_of(instance.as_str());
+        if self.nodes.get(&suspect).is_none_or(|node| !node.is_up()) {
+            return Ok(());
+        }
+        self.promises.accuracy.offline(number, suspect, self.now_us, patience_us)
+    }
+}
+
+/// What a leader that is built wrongly makes of what it has observed.
+fn distort(instances: &mut BTreeMap<InstanceName, Observed>, defect: Option<Defect>, topology: &Topology) {
+    for (name, observed) in instances {
+        match defect {
+            Some(Defect::JudgesUnheard) => observed.incarnation = observed.incarnation.or(Some(0)),
+            Some(Defect::TrustsOldPromises) => {
+                let present = topology.instances.get(name).map_or(0, |instance| topology.part_version(instance));
+                if observed.in_step.is_some() && observed.seen != present {
+                    (observed.seen, observed.stuck) = (present, BTreeSet::new());
+                }
+            }
+            _ => {}
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::raft::Input;
 use super::store::{Key, Store};
 use super::terms::Terms;
 use crate::invariants::{
-    Acknowledged, Agreement, Commit, Durability, InSync, Liveness, OneLeader, OneMaster, OneOwner, Verdict,
+    Accuracy, Acknowledged, Agreement, Commit, Durability, InSync, Liveness, OneLeader, OneMaster, OneOwner, Verdict,
 };
 use crate::network::Network;
 use crate::queue::Queue;
@@ -19,7 +19,7 @@ use governor::Follows;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often everybody looks after what has no event.
-const BEAT_US: u64 = 50_000;
+pub const BEAT_US: u64 = 50_000;
 /// How often the second phase looks whether the cluster has recovered.
 const PROBE_US: u64 = 200_000;
 
@@ -108,6 +108,7 @@ pub struct Promises {
     pub one_owner: OneOwner,
     pub in_sync: InSync,
     pub acknowledged: Acknowledged,
+    pub accuracy: Accuracy,
 }
 
 pub struct World {

@@ -1,5 +1,6 @@
 //! What must hold, one file an invariant. Each is told what happens and answers at once whether that may be.
 
+pub mod accuracy;
 pub mod acknowledged;
 pub mod agreement;
 pub mod commit;
@@ -11,6 +12,7 @@ pub mod one_leader;
 pub mod one_master;
 pub mod one_owner;
 
+pub use accuracy::Accuracy;
 pub use acknowledged::Acknowledged;
 pub use agreement::Agreement;
 pub use commit::Commit;

@@ -115,7 +115,7 @@ class Bench:
         return self.measure(cut, lambda master: self.net.heal())
 
     def switch_over(self):
-        """The longest pause of writes to a replicaset that hands over, and how many fail."""
+        """The longest pause of writes to a replicaset that hands over, and the errors of those that fail."""
         master, key, asked = self.pick()
         name = next(r["name"] for r in asked.status()["replicasets"] if r["master"] == master.name)
         asked.eval(LOAD, key)
@@ -125,12 +125,12 @@ class Bench:
         wait_until(lambda: asked.eval("return #_G.acknowledged")[0] > written + 20, "writes after")
         asked.eval("_G.is_loaded = false")
         acks = sorted(ack[1] for ack in asked.eval("return _G.acknowledged")[0])
-        failed = asked.eval("return #_G.failed")[0]
+        failed = [error for _, error in asked.eval("return _G.failed")[0]]
         self.wait_in_sync()
         return max(b - a for a, b in itertools.pairwise(acks)) * 1e3, failed
 
     def kill_leader(self):
-        """The longest pause of writes to a replicaset that the leader is not in, and how many fail."""
+        """The longest pause of writes to a replicaset that the leader is not in, and the errors of those that fail."""
         _, key, asked = self.pick()
         asked.eval(LOAD, key)
         wait_until(lambda: asked.eval("return #_G.acknowledged > 20")[0], "writes before the fault")
@@ -140,7 +140,7 @@ class Bench:
         time.sleep(0.5)
         asked.eval("_G.is_loaded = false")
         acks = sorted(ack[1] for ack in asked.eval("return _G.acknowledged")[0])
-        failed = asked.eval("return #_G.failed")[0]
+        failed = [error for _, error in asked.eval("return _G.failed")[0]]
         leader.start()
         self.wait_in_sync()
         return max(b - a for a, b in itertools.pairwise(acks)) * 1e3, failed
@@ -201,6 +201,12 @@ def line(name, values):
     print(f"| {name} | {values[len(values) // 2]:.0f} ms | {values[-1]:.0f} ms | {len(values)} |", flush=True)
 
 
+def told(measured):
+    """How many writes failed, and why."""
+    errors = [error for _, failed in measured for error in failed]
+    return "\n  ".join([str(len(errors)), *errors])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
@@ -222,8 +228,8 @@ def main():
             line("planned switchover: longest pause", [pause for pause, _ in planned])
             leaders = [bench.kill_leader() for _ in range(options.rounds)]
             line("kill -9 of the Raft leader: longest pause elsewhere", [pause for pause, _ in leaders])
-            print(f"\nwrites that failed during a switchover: {sum(failed for _, failed in planned)}")
-            print(f"writes that failed elsewhere: {sum(failed for _, failed in leaders)}")
+            print("\nwrites that failed during a switchover:", told(planned))
+            print("writes that failed elsewhere:", told(leaders))
         finally:
             if cluster:
                 cluster.kill()

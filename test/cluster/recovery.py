@@ -52,12 +52,15 @@ class Bench:
         self.cluster.wait_whole(SETTLE_S)
         self.cluster.wait_in_sync(SETTLE_S)
 
-    def pick(self, with_leader=False):
-        """A master, a key of its replicaset, and an instance outside of it to ask."""
+    def pick(self, leads=False):
+        """A master, which leads Raft too or is in another replicaset than the leader; a key of its replicaset, and an
+        instance outside of it to ask."""
         leader = self.cluster.leader()
         status = leader.status()
         homes = {i["name"]: i["replicaset"] for i in status["instances"]}
-        name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader.name]) == with_leader)
+        name = next(r["name"] for r in status["replicasets"] if (r["name"] == homes[leader.name]) == leads)
+        if leads and self.cluster.master_of(name) is not leader:
+            leader.call("switchover", name, leader.name)
         master = self.cluster.master_of(name)
         asked = next(i for i in self.cluster if homes[i.name] != name and i is not leader)
         found = master.eval(
@@ -68,9 +71,9 @@ class Bench:
         )
         return master, found[0], asked
 
-    def measure(self, fault, end):
+    def measure(self, fault, end, leads):
         """Milliseconds from the fault to the first write that goes through."""
-        master, key, asked = self.pick()
+        master, key, asked = self.pick(leads)
         asked.eval(LOAD, key)
         wait_until(lambda: asked.eval("return #_G.acknowledged > 20")[0], "writes before the fault")
         began = fault(master)
@@ -91,28 +94,28 @@ class Bench:
         answer = asked.eval(code, began)
         return answer[0] if answer else None
 
-    def kill(self):
+    def kill(self, leads=False):
         def kill(master):
             began = time.monotonic()
             master.kill()
             return began
 
-        return self.measure(kill, lambda master: master.start())
+        return self.measure(kill, lambda master: master.start(), leads)
 
-    def pause(self):
+    def pause(self, leads=False):
         def pause(master):
             master.pause()
             return time.monotonic()
 
-        return self.measure(pause, lambda master: master.resume())
+        return self.measure(pause, lambda master: master.resume(), leads)
 
-    def part(self):
+    def part(self, leads=False):
         def cut(master):
             host = self.cluster.instances.index(master)
             self.net.part([host], [h for h in range(len(self.cluster)) if h != host])
             return time.monotonic()
 
-        return self.measure(cut, lambda master: self.net.heal())
+        return self.measure(cut, lambda master: self.net.heal(), leads)
 
     def switch_over(self):
         """The longest pause of writes to a replicaset that hands over, and the errors of those that fail."""
@@ -224,6 +227,10 @@ def main():
             line("SIGSTOP", [bench.pause() for _ in range(options.rounds)])
             if net:
                 line("partition", [bench.part() for _ in range(options.rounds)])
+            line("kill -9 of one that leads Raft", [bench.kill(leads=True) for _ in range(options.rounds)])
+            line("SIGSTOP of one that leads Raft", [bench.pause(leads=True) for _ in range(options.rounds)])
+            if net:
+                line("partition of one that leads Raft", [bench.part(leads=True) for _ in range(options.rounds)])
             planned = [bench.switch_over() for _ in range(options.rounds)]
             line("planned switchover: longest pause", [pause for pause, _ in planned])
             leaders = [bench.kill_leader() for _ in range(options.rounds)]

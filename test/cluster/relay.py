@@ -17,13 +17,15 @@ SUBSCRIBE = re.compile(rb"\xce.{4}[\x81-\x8f]\x00\x42", re.DOTALL)
 class Relay:
     """Listens on `address` and passes everything on to an instance's port. While `losing` is set, a connection is
     broken each time that some hundreds of kilobytes, as the dice say, have been answered over all connections. While
-    `flowing` is not set, rows that are pulled wait, and their connections stay."""
+    `flowing` is not set, rows that are pulled wait, and their connections stay; while `acknowledging` is not set, the
+    acknowledgements do."""
 
     def __init__(self, port, seed=0):
         self.port, self.rng = port, random.Random(seed)
         self.losing, self.broken = False, 0
-        self.flowing = threading.Event()
+        self.flowing, self.acknowledging = threading.Event(), threading.Event()
         self.flowing.set()
+        self.acknowledging.set()
         self._left = self._next()
         self._lock = threading.Lock()
         listener = ports.take()
@@ -52,10 +54,10 @@ class Relay:
     def _pass_on(self, source, target, answers, pulls):
         try:
             while data := source.recv(CHUNK_BYTES):
-                if not answers and SUBSCRIBE.search(data):
+                if pulls.is_set():
+                    (self.flowing if answers else self.acknowledging).wait()
+                elif not answers and SUBSCRIBE.search(data):
                     pulls.set()
-                if answers and pulls.is_set():
-                    self.flowing.wait()
                 if answers and self._is_lost(len(data)):
                     break
                 target.sendall(data)

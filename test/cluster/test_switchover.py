@@ -1,11 +1,14 @@
 """What is planned is not noticed: a master hands over when asked, and whoever shuts down hands over what it leads."""
 
+import concurrent.futures
 import itertools
 import threading
 
+import ports
 import pytest
 import tarantool
 from harness import wait_until
+from relay import Relay
 
 ARGUMENT, CONFLICT, NO_SUCH_REPLICASET = 20002, 20300, 20310
 WRITES = 200
@@ -48,6 +51,33 @@ class Writers:
 @pytest.fixture
 def cluster(workshop):
     return workshop.pairs()
+
+
+def test_a_write_that_all_have_is_acknowledged_though_its_master_never_heard_so(workshop):
+    """The followers have turned away from the old master before it hears that they have its last row."""
+    port = ports.take()
+    relay = Relay(port)
+    cluster = workshop.cluster(0, replication_factor=2)
+    cluster.peers = [relay.address]
+    master = cluster.add(listen=f"127.0.0.1:{port}", advertise=relay.address)
+    replica = cluster.add()
+    cluster.start().wait_in_sync()
+    name = master.status()["replicasets"][0]["name"]
+    assert cluster.master_of(name) is master
+    master.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    master.call("set_setting", "offline_after_ms", 600_000)
+    relay.acknowledging.clear()
+    try:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            writing = pool.submit(master.connect(timeout_s=60).call, "picodata.crud.replace", ("t", [1, 1]))
+            wait_until(lambda: replica.eval("return box.space.t:count()") == [1], "the replica to have the row")
+            assert not writing.done()
+            assert replica.call("switchover", name) == replica.name
+            writing.result()
+    finally:
+        relay.acknowledging.set()
+    assert replica.sql("SELECT * FROM t") == [[1, 1]]
+    relay.close()
 
 
 def test_a_switchover_is_not_seen_by_clients(cluster):

@@ -101,7 +101,7 @@ fn op_for(state: &State, [kind, a, b, c]: [u8; 4]) -> Op {
         9 | 10 => {
             let master = (c % 4 != 0).then(|| member(b));
             let clock = [(1, u64::from(a)), (2, u64::from(b))].into_iter().collect();
-            let kept = (c % 5 != 0).then(|| Kept { number: u32::from(b % 3), clock });
+            let kept = (c % 5 != 0).then(|| Kept::new(u32::from(b % 3), clock));
             Op::SetMaster { replicaset, term: term + u64::from(c % 3), master, kept }
         }
         11 | 12 => {
@@ -535,7 +535,7 @@ impl Asked {
 }
 
 fn kept(number: u32, rows: u64) -> Option<Kept> {
-    Some(Kept { number, clock: [(1, rows)].into_iter().collect() })
+    Some(Kept::new(number, [(1, rows)].into_iter().collect()))
 }
 
 #[test]

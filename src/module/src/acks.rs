@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::raft::disk;
 use crate::start::lua;
 use crate::storage::truncation;
-use catalog::{Instance, Setting, State};
+use catalog::{Instance, Replicaset, Setting, State};
 use model::{Code, Error, InstanceName, Result};
 use replication::{Follower, Promises};
 use std::cell::{Cell, OnceCell, RefCell};
@@ -62,6 +62,8 @@ struct Acks {
     timeout_ms: Cell<u64>,
     /// Others are in sync and this instance is not their master.
     is_deposed: Cell<bool>,
+    /// As such: how many of its rows all members in sync had when their master took over.
+    shared: Cell<u64>,
     /// How many members are in sync, and how many have to be for writes to be taken.
     in_sync: Cell<(usize, usize)>,
     /// What had been written when that was looked at last, and when; it is looked at again once all have it.
@@ -165,6 +167,7 @@ fn acks() -> &'static Acks {
                 waiting: RefCell::default(),
                 timeout_ms: Cell::new(0),
                 is_deposed: Cell::new(false),
+                shared: Cell::new(0),
                 in_sync: Cell::new((0, 0)),
                 seen: Cell::new((0, 0.0)),
                 nudged: Cell::new(u64::MAX),
@@ -188,6 +191,7 @@ pub fn on_change(node: &'static Node, state: &State) {
         acks.promised.borrow_mut().clear();
     }
     if acks.is_deposed.get() {
+        acks.shared.set(shared(node, replicaset));
         acks.let_go();
     }
     acks.promised.borrow_mut().retain(|name, version| {
@@ -199,6 +203,13 @@ pub fn on_change(node: &'static Node, state: &State) {
     members.remove(&me.name);
     acks.require(state, &members);
     acks.wake(false);
+}
+
+/// How many rows of this instance all members in sync had when the present master took over.
+fn shared(node: &Node, replicaset: &Replicaset) -> u64 {
+    let numbers = lineage::numbers().unwrap_or_default();
+    let mine = numbers.iter().find(|(_, uuid)| *uuid == node.me.uuid).map_or(0, |(number, _)| *number);
+    replicaset.history.last().map_or(0, |cut| cut.kept.shared.get(mine))
 }
 
 /// Which of these followers can be counted in, with the versions of their records: from now on no write is acknowledged
@@ -275,7 +286,7 @@ pub fn check_in_sync() -> Result<()> {
 pub fn await_in_sync() -> Result<()> {
     let acks = acks();
     if acks.is_deposed.get() {
-        return Err(deposed());
+        return acks.check_shared(written());
     }
     if acks.required.borrow().is_empty() {
         return Ok(());
@@ -298,7 +309,7 @@ pub fn await_in_sync() -> Result<()> {
         }
     }
     if waiting.is_deposed.get() {
-        return Err(deposed());
+        return acks.check_shared(target);
     }
     if acks.acknowledged() >= target {
         failpoint::reach("ack.reached");
@@ -311,11 +322,6 @@ pub fn await_in_sync() -> Result<()> {
         acks.timeout_ms.get()
     );
     Err(Error::new(Code::Unknown, message).with_hint("read before you write it again"))
-}
-
-fn deposed() -> Error {
-    let message = "the write is in this instance's log, but another master is taking over: it may be lost";
-    Error::new(Code::Unknown, message).with_hint("read before you write it again")
 }
 
 /// Once a turn of the loop: an acknowledgement wakes the loop, so none is missed.
@@ -365,6 +371,16 @@ impl Acks {
         }
         let positions = positions(required.values().copied());
         required.values().map(|id| positions.get(id).copied().unwrap_or(0)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether so many rows of this instance, which is the master no more, were in the logs of all members in sync. Errors:
+    /// `Unknown`.
+    fn check_shared(&self, target: u64) -> Result<()> {
+        if target <= self.shared.get() {
+            return Ok(());
+        }
+        let message = "the write is in this instance's log, but another master is taking over: it may be lost";
+        Err(Error::new(Code::Unknown, message).with_hint("read before you write it again"))
     }
 
     fn missing(&self, target: u64) -> Vec<InstanceName> {

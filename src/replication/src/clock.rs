@@ -31,6 +31,11 @@ impl Vclock {
         other.iter().all(|(number, rows)| rows <= self.get(number))
     }
 
+    /// The rows that are in both.
+    pub fn shared(&self, other: &Vclock) -> Vclock {
+        self.iter().map(|(number, rows)| (number, rows.min(other.get(number)))).collect()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
         self.0.iter().filter(|(number, _)| **number != 0).map(|(number, rows)| (*number, *rows))
     }

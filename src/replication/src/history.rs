@@ -23,6 +23,16 @@ pub const CUTS_MAX: usize = 64;
 pub struct Kept {
     pub number: u32,
     pub clock: Vclock,
+    /// The rows among them that all members in sync are known to have: they count as acknowledged, though the old master may
+    /// not have heard of it before its followers turned away.
+    #[serde(default)]
+    pub shared: Vclock,
+}
+
+impl Kept {
+    pub fn new(number: u32, clock: Vclock) -> Self {
+        Self { number, clock, shared: Vclock::default() }
+    }
 }
 
 /// The beginning of a term.

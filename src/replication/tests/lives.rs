@@ -72,7 +72,7 @@ impl Replicaset {
         let term = self.term;
         let member = self.member(number);
         member.seen = term;
-        let kept = Kept { number, clock: member.clock() };
+        let kept = Kept::new(number, member.clock());
         self.history.begin(term, kept, is_same);
     }
 

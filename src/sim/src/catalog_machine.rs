@@ -93,7 +93,7 @@ impl Catalog {
             0 => Op::SetMaster { replicaset, term: term + 1, master: None, kept: None },
             1 => {
                 let clock = [(1, rng.range(0, 100))].into_iter().collect();
-                let kept = Some(Kept { number: rng.range(1, 4) as u32, clock });
+                let kept = Some(Kept::new(rng.range(1, 4) as u32, clock));
                 Op::SetMaster { replicaset, term: term + rng.range(0, 2), master: rng.pick(&members).cloned(), kept }
             }
             2 if rng.chance(1, 2) && !members.is_empty() => {

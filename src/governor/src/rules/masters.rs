@@ -11,7 +11,8 @@
 //! can go on. If they do not reach it in time, the old master has most and is the new one too.
 //!
 //! A write is acknowledged when all members in sync have it, so any of them has all acknowledged writes; the one that
-//! has most loses the least of the others too. Those that are leaving come last. With nobody in sync online, the
+//! has most loses the least of the others too. When all members in sync were heard, the rows that all of them have count as
+//! acknowledged: the old master may not have heard so of the last ones. Those that are leaving come last. With nobody in sync online, the
 //! replicaset waits for one.
 
 use super::propose_for;
@@ -81,13 +82,18 @@ fn elect(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
     if deposed.is_some_and(|deposed| view.may_serve(deposed)) {
         return None;
     }
-    let heard = heirs(view, replicaset).filter_map(|heir| Some((heir, &fenced(heir)?.kept)));
-    let (best, kept) = heard.min_by_key(|(heir, kept)| {
+    let heard: Vec<(&Instance, &Kept)> =
+        heirs(view, replicaset).filter_map(|heir| Some((heir, &fenced(heir)?.kept))).collect();
+    let (best, kept) = heard.iter().copied().min_by_key(|(heir, kept)| {
         let is_wanted = replicaset.heir.as_ref() == Some(&heir.name);
         let is_deposed = replicaset.deposed.as_ref() == Some(&heir.name);
         (!heir.stays(), Reverse(kept.clock.total()), !is_wanted, is_deposed, heir.raft_id)
     })?;
-    Some(set_master(view, replicaset, term, Some((best, Some(kept)))))
+    let mut kept = kept.clone();
+    if heard.len() == replicaset.in_sync.len() {
+        kept.shared = heard.iter().fold(kept.clock.clone(), |shared, (_, other)| shared.shared(&other.clock));
+    }
+    Some(set_master(view, replicaset, term, Some((best, Some(&kept)))))
 }
 
 /// The members that could be master without losing a write.

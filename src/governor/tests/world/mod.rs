@@ -269,7 +269,7 @@ impl World {
                     if let Some(reach) = &reach {
                         self.positions.insert(instance.clone(), reach.get(1));
                     }
-                    let kept = Kept { number: 100, clock: self.clock(&instance) };
+                    let kept = Kept::new(100, self.clock(&instance));
                     self.report(&instance, |o| o.fenced = Some(Fenced { term, kept }));
                 }
             }

@@ -241,7 +241,7 @@ fn clock() -> Result<Kept> {
     let answer = lua::call("clock", &[0x90])?;
     let (number, clock) =
         rmp_serde::from_slice(&answer).map_err(|e| Error::internal(format!("box.info.vclock: {e}")))?;
-    Ok(Kept { number, clock })
+    Ok(Kept::new(number, clock))
 }
 
 /// This instance is to take writes as the master of a term: it follows nobody, and notes the term first.

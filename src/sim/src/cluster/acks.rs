@@ -44,6 +44,8 @@ pub struct Acks {
     pub promised: Promises<InstanceName>,
     pub waiting: VecDeque<Waiting>,
     pub is_deposed: bool,
+    /// As such: how many of its rows all members in sync had when their master took over.
+    pub shared: u64,
     /// How many members are in sync, and how many have to be.
     pub in_sync: (usize, usize),
     /// By UUID.
@@ -54,7 +56,7 @@ pub struct Acks {
 
 impl Acks {
     /// Takes over what the catalog says.
-    pub fn on_change(&mut self, me: &InstanceName, state: &State) {
+    pub fn on_change(&mut self, (me, number): (&InstanceName, u32), state: &State) {
         let Some(record) = state.topology.instances.get(me) else { return };
         let Some(replicaset) = state.topology.replicasets.get(&record.replicaset) else { return };
         self.in_sync = (replicaset.in_sync.len(), state.settings.count(Setting::MinInSync));
@@ -64,7 +66,9 @@ impl Acks {
             self.promised.clear();
         }
         if self.is_deposed {
-            self.waiting.clear();
+            let shared = replicaset.history.last().map_or(0, |cut| cut.kept.shared.get(number));
+            self.shared = shared;
+            self.waiting.retain(|waiting| waiting.target <= shared);
         }
         self.promised.retain(|name, version| {
             let holds = |instance: &Instance| instance.is_online() && instance.version == version;
@@ -107,6 +111,9 @@ impl Acks {
 
     /// How many rows of this instance all have that are waited for.
     fn acknowledged(&self, state: &State, number: u32, now_us: u64) -> u64 {
+        if self.is_deposed {
+            return self.shared;
+        }
         let positions = self.required.iter().map(|name| self.position(state, name, number, now_us));
         positions.min().unwrap_or(u64::MAX).min(self.durable)
     }

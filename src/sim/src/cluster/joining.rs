@@ -81,7 +81,7 @@ impl World {
             state,
             store,
         };
-        process.acks.on_change(&process.name, &process.state);
+        process.acks.on_change((&process.name, process.store.number), &process.state);
         let (applied, digest) = (process.raft.applied(), super::raft::digest(&process.state)?);
         node.run = Run::Member(Box::new(process));
         self.trace.say(self.now_us, || format!("i{number} starts at {applied} with Raft id {raft_id}"));

@@ -55,7 +55,7 @@ impl World {
     /// The catalog changed on this instance.
     pub fn on_change(&mut self, number: u64) -> Verdict {
         let Some(process) = self.process(number) else { return Ok(()) };
-        process.acks.on_change(&process.name, &process.state);
+        process.acks.on_change((&process.name, process.store.number), &process.state);
         if process.master_term().is_none() {
             process.is_writable = false;
         }
@@ -175,7 +175,7 @@ impl World {
         let Some(process) = self.process(number) else { return Ok(()) };
         process.is_changing = false;
         if is_of_history {
-            let kept = Kept { number: process.store.number, clock: process.store.clock.clone() };
+            let kept = Kept::new(process.store.number, process.store.clock.clone());
             process.fenced = Some(Fenced { term, kept });
         }
         self.on_change(number)

@@ -1,5 +1,6 @@
 """What a change of master keeps is all that there is afterwards: nobody brings back what it left behind."""
 
+import concurrent.futures
 import re
 import time
 
@@ -319,3 +320,22 @@ def test_a_leader_that_stood_still_takes_nobody_for_offline(workshop):
     # It has governed since: this takes a change of the catalog, and a step of the governor.
     other.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     assert taken_for_offline(leader) == set()
+
+
+def test_a_write_is_not_answered_for_fewer_members_than_min_in_sync_wants(cluster):
+    """Its replica, the old master, has a tail: it is not in sync any more as it begins anew."""
+    cluster[0].call("crud.insert_many", "t", [[i, 0] for i in range(1, ROWS)])
+    name, a, b, asked = cluster.pick()
+    key = key_of(a, name)
+    asked.call("set_setting", "min_in_sync", 2)
+    asked.call("set_setting", "ack_timeout_ms", 60_000)
+    write_a_tail(a, [b], key, 1)
+    a.kill()
+    wait_until(lambda: asked.replicaset(name)["master"] == b.name, "the replica to be master")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        writing = pool.submit(asked.connect(timeout_s=90).call, "picodata.crud.replace", ("t", [key, 2]))
+        row = f"local row = box.space.t:get{{require('picodata').bucket_id('t', {key}), {key}}} return row[#row]"
+        wait_until(lambda: b.eval(row) == [2], "the write to be in the log of its master")
+        a.start()
+        writing.result()
+        assert asked.in_sync(name) == {a.name, b.name}

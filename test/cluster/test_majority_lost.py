@@ -236,3 +236,17 @@ def test_with_a_majority_a_replicaset_that_is_gone_leaves_its_buckets_empty(work
 
 def states(instance):
     return {i["name"]: i["state"] for i in instance.status()["instances"]}
+
+
+def test_a_stamp_that_is_not_this_process_s_grants_no_lease(workshop):
+    """The leader may send one that an earlier process at the address gave, before the machine was started again."""
+    cluster = workshop.cluster(3, replication_factor=3).start()
+    cluster.wait_in_sync()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    master = cluster.master_of(cluster[0].status()["replicasets"][0]["name"])
+    for stamp in (1, 1 << 62):
+        master.connect().call("picodata.peer.report", (b"", stamp, 600_000))
+    for other in cluster:
+        if other is not master:
+            other.kill()
+    wait_until(lambda: code_of(master, "crud.get", "t", 1) in NOBODY, "the lease to be over")

@@ -129,6 +129,12 @@ impl View<'_> {
         !knows && self.instances.get(&instance.name).is_none_or(|observed| observed.lease_left_ms > 0)
     }
 
+    /// Whether it was heard so lately that it does not seem to be on its way to be offline.
+    pub fn is_heard(&self, instance: &Instance) -> bool {
+        let offline_after_ms = self.state.settings.count(Setting::OfflineAfterMs) as u64;
+        self.observed(instance).is_some_and(|observed| observed.silent_ms.saturating_mul(2) < offline_after_ms)
+    }
+
     /// Whether the instance can be asked to do something now.
     pub fn can_ask(&self, instance: &Instance) -> bool {
         self.answers(instance) == Some(true)

@@ -38,6 +38,7 @@ struct Waiting {
     target: u64,
     waiter: Waiter,
     since_s: f64,
+    is_write: bool,
     /// Another master is to take over.
     is_deposed: Cell<bool>,
 }
@@ -148,7 +149,7 @@ pub fn settle() -> Result<()> {
         // Passes through the log behind whatever they have committed.
         disk::write_mark(disk::BARRIER_KEY, 0)?;
     }
-    await_in_sync().map_err(|error| match error.code {
+    wait(false).map_err(|error| match error.code {
         Code::Unknown => Error::new(
             Code::Timeout,
             "what was read is not in the logs of all members in sync yet, and could be lost with this master",
@@ -280,45 +281,52 @@ pub fn check_in_sync() -> Result<()> {
     Err(Error::new(Code::TooFewInSync, message).with_hint("writes go on when a replica has caught up"))
 }
 
-/// Waits until every member in sync has all that this instance has written so far. Yields, unless they have it.
+/// Waits until every member in sync, and as many as `min_in_sync` wants, have all that this instance has written so far.
+/// Yields, unless they have it.
 ///
 /// Errors: `Unknown` when they do not in `ack_timeout_ms`.
 pub fn await_in_sync() -> Result<()> {
+    wait(true)
+}
+
+/// `is_write`: the members in sync may have become too few for a write since it began; what is read is as safe as it can be.
+fn wait(is_write: bool) -> Result<()> {
     let acks = acks();
     if acks.is_deposed.get() {
         return acks.check_shared(written());
     }
-    if acks.required.borrow().is_empty() {
+    if acks.required.borrow().is_empty() && acks.are_enough(is_write) {
         return Ok(());
     }
     failpoint::reach("ack.waiting");
     let target = written();
-    if acks.acknowledged() >= target {
+    let is_reached = || acks.acknowledged() >= target && acks.are_enough(is_write);
+    if is_reached() {
         return Ok(());
     }
-    let waiting =
-        Rc::new(Waiting { target, waiter: Waiter::new(), since_s: clock::now_s(), is_deposed: Cell::new(false) });
+    let (waiter, since_s, is_deposed) = (Waiter::new(), clock::now_s(), Cell::new(false));
+    let waiting = Rc::new(Waiting { target, waiter, since_s, is_write, is_deposed });
     acks.waiting.borrow_mut().push_back(Rc::downgrade(&waiting));
     let deadline = Deadline::after_ms(acks.timeout_ms.get());
     if relays::written().is_some() {
         waiting.waiter.park(deadline);
     } else {
         let is_over = || deadline.has_passed() || waiting.is_deposed.get() || fiber::is_cancelled();
-        while acks.acknowledged() < target && !is_over() {
+        while !is_reached() && !is_over() {
             fiber::sleep(POLL_S);
         }
     }
     if waiting.is_deposed.get() {
         return acks.check_shared(target);
     }
-    if acks.acknowledged() >= target {
+    if is_reached() {
         failpoint::reach("ack.reached");
         return Ok(());
     }
     let missing: Vec<String> = acks.missing(target).iter().map(ToString::to_string).collect();
+    let who = if missing.is_empty() { "as many members as min_in_sync wants".into() } else { missing.join(", ") };
     let message = format!(
-        "the write is in this master's log, but {} did not acknowledge it within {} ms: it may be lost if the master is",
-        missing.join(", "),
+        "the write is in this master's log, but {who} did not acknowledge it within {} ms: it may be lost if the master is",
         acks.timeout_ms.get()
     );
     Err(Error::new(Code::Unknown, message).with_hint("read before you write it again"))
@@ -398,6 +406,12 @@ impl Acks {
         }
     }
 
+    /// Whether the members in sync are enough to answer a write, or this is none.
+    fn are_enough(&self, is_write: bool) -> bool {
+        let (now, wanted) = self.in_sync.get();
+        !is_write || now >= wanted
+    }
+
     /// Wakes those whose target is reached. Where clocks can not be read, they look by themselves.
     fn wake(&self, may_poll: bool) {
         if relays::written().is_none() && may_poll {
@@ -405,6 +419,18 @@ impl Acks {
         }
         let acknowledged = self.acknowledged();
         let mut waiting = self.waiting.borrow_mut();
+        if !self.are_enough(true) {
+            let waits = |one: &Rc<Waiting>| one.is_write || one.target > acknowledged;
+            waiting.retain(|one| {
+                one.upgrade().is_some_and(|one| {
+                    waits(&one) || {
+                        one.waiter.wake();
+                        false
+                    }
+                })
+            });
+            return;
+        }
         while let Some(first) = waiting.front() {
             match first.upgrade() {
                 Some(first) if first.target > acknowledged => break,

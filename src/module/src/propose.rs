@@ -128,7 +128,8 @@ fn ask(node: &Node, address: &Address, entry: &[u8], deadline: Deadline) -> Resu
     }
 }
 
-fn propose_here(node: &Node, entry: Vec<u8>, deadline: Deadline) -> Result<Answer> {
+/// Has this instance propose as the leader, once. Errors: `NoLeader` when it is not, or has no majority behind it.
+pub fn propose_here(node: &Node, entry: Vec<u8>, deadline: Deadline) -> Result<Answer> {
     let committed = node.raft.propose(entry, deadline)?;
     let version = committed.outcome.into_result()?;
     Ok(Answer { index: committed.index, version, rows: committed.rows.transpose()? })

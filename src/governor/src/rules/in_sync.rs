@@ -1,6 +1,9 @@
 //! Who is in sync: replicas that keep up are counted in, those that are offline, or answer but do not acknowledge writes, are
 //! counted out, so that writes go on.
 //!
+//! Only while the master is heard: when it is lost together with the others, the first that is noticed has every write that
+//! was acknowledged, and may have to take over.
+//!
 //! Never below `min_in_sync`: writes then wait for the members that are missing. A member is counted in when three agree on
 //! what it is now: the master, which has waited for it since it came to be so, and says it knowing who is in sync; the member itself, which has seen its
 //! present part in the cluster, has no tail and follows the master of this term; and the catalog, which refuses otherwise.
@@ -16,7 +19,7 @@ pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
 }
 
 fn step(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
-    let master = view.live_master(&replicaset.name)?;
+    let master = view.live_master(&replicaset.name).filter(|master| view.is_heard(master))?;
     let stuck = view.current(master).map(|observed| &observed.stuck);
     let counts = |member: &Instance| {
         let is_stuck = stuck.is_some_and(|stuck| stuck.contains(&member.name));

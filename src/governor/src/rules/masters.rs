@@ -17,7 +17,7 @@
 
 use super::propose_for;
 use crate::{Step, View};
-use catalog::{Instance, Op, Replicaset};
+use catalog::{Instance, Op, Replicaset, Setting};
 use model::InstanceName;
 use replication::{Kept, Vclock};
 use std::cmp::Reverse;
@@ -90,7 +90,8 @@ fn elect(view: &View<'_>, replicaset: &Replicaset) -> Option<Step> {
         (!heir.stays(), Reverse(kept.clock.total()), !is_wanted, is_deposed, heir.raft_id)
     })?;
     let mut kept = kept.clone();
-    if heard.len() == replicaset.in_sync.len() {
+    let min = view.state.settings.count(Setting::MinInSync);
+    if heard.len() == replicaset.in_sync.len() && heard.len() >= min {
         kept.shared = heard.iter().fold(kept.clock.clone(), |shared, (_, other)| shared.shared(&other.clock));
     }
     Some(set_master(view, replicaset, term, Some((best, Some(&kept)))))

@@ -34,8 +34,9 @@ pub(super) fn steps(view: &View<'_>) -> Vec<Step> {
 /// A leader that is leaving hands over to another voter, the one that joined first.
 fn hand_over(view: &View<'_>, leader: &Instance) -> Vec<Step> {
     let heirs = view.state.topology.instances.values().filter(|i| i.raft_id != leader.raft_id && may_vote(view, i));
+    let can_lead = |i: &&Instance| i.is_online() && i.stays() && view.can_ask(i) && !view.is_stray(i);
     let (voting, others): (Vec<_>, Vec<_>) =
-        heirs.filter(|i| i.is_online() && i.stays()).map(|i| i.raft_id).partition(|id| view.raft.voters.contains(id));
+        heirs.filter(can_lead).map(|i| i.raft_id).partition(|id| view.raft.voters.contains(id));
     if let Some(to) = voting.into_iter().min() {
         return vec![Step::TransferLeadership { to }];
     }
@@ -56,8 +57,8 @@ fn choose(view: &View<'_>) -> BTreeSet<RaftId> {
     let votes = |instance: &Instance| view.raft.voters.contains(&instance.raft_id);
     let fit = |instance: &&Instance| {
         let lasts = instance.stays() && may_vote(view, instance) && !view.is_stray(instance);
-        // An instance begins to vote when it is online; once it votes, it counts on.
-        lasts && (instance.is_online() || votes(instance))
+        // An instance begins to vote when it is online and answers; once it votes, it counts on.
+        lasts && (instance.is_online() && view.can_ask(instance) || votes(instance))
     };
     let mut candidates: Vec<&Instance> = view.state.topology.instances.values().filter(fit).collect();
     let max = view.state.settings.count(Setting::VotersMax).min(candidates.len()).max(1);

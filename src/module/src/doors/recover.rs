@@ -80,10 +80,9 @@ pub fn serve(call: &mut Call<'_>) -> Result<()> {
     plan.check(&lost, &confirmed)?;
     // A master that is cut off, with those that are lost, may have a lease.
     fiber::sleep(node.state().settings.count(Setting::LeaseMs) as f64 / 1e3);
-    if let Way::Majority { .. } = plan.way {
-        plan = self::plan(node, &lost)?;
-        plan.check(&lost, &confirmed)?;
-    }
+    // Those that are lost may have come back meanwhile.
+    plan = self::plan(node, &lost)?;
+    plan.check(&lost, &confirmed)?;
     log::warn!("picodata: {}", plan.summary(&lost));
     match plan.way {
         Way::Majority { version } => {

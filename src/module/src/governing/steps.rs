@@ -23,7 +23,8 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 pub fn carry_out(node: &'static Node, step: &Step) -> Result<()> {
     let deadline = Deadline::after_ms(STEP_TIMEOUT_MS);
     match step {
-        Step::Propose(entry) => match propose::propose(node, entry, deadline, deadline) {
+        // Not through the next leader, when this one is none any more: that plans by itself, on what it sees.
+        Step::Propose(entry) => match propose::propose_here(node, entry.to_bytes()?, deadline) {
             // Somebody else was first; the next plan sees it.
             Err(error) if error.code == Code::Conflict => Ok(()),
             other => other.map(drop),

@@ -389,9 +389,15 @@ fn announce(node: &Node, is_founder: bool, is_newcomer: bool) -> Result<()> {
     }
     // A first life was counted when the cluster let the instance in; every later one is counted here, also when what it
     // knows of the cluster is so old that it finds itself joining still.
+    let is_forced = node.config.wal_mode == WalMode::Fsync;
+    let was_forced = disk::read_mark(disk::FORCED_KEY)? == 1;
+    if !is_forced && was_forced {
+        disk::write_mark(disk::FORCED_KEY, 0)?;
+    }
     let is_counted = is_founder || is_newcomer && known == InstanceState::Joining;
     if !is_counted {
-        let lost_power = node.config.wal_mode != WalMode::Fsync && disk::read_mark(disk::MACHINE_KEY)? != machine()?;
+        // What may be lost is what earlier lives have written, in their way.
+        let lost_power = !was_forced && disk::read_mark(disk::MACHINE_KEY)? != machine()?;
         let instance = Newcomer { lost_power, ..newcomer(&node.config, &node.me.uuid) };
         let tier = node.config.tier.as_str().into();
         let entry = Entry::new(Op::Join { instance, tier, replaces: None });
@@ -413,7 +419,13 @@ fn announce(node: &Node, is_founder: bool, is_newcomer: bool) -> Result<()> {
     if state == InstanceState::Expelled {
         return Err(was_expelled(&node.me.name));
     }
-    disk::write_mark(disk::MACHINE_KEY, machine()?)
+    disk::write_mark(disk::MACHINE_KEY, machine()?)?;
+    if is_forced && !was_forced {
+        // What earlier lives have written is forced now.
+        FOLDER.with_borrow(|folder| folder.as_ref().map_or(Ok(()), |folder| folder.sync_logs()))?;
+        disk::write_mark(disk::FORCED_KEY, 1)?;
+    }
+    Ok(())
 }
 
 /// A number that differs from one start of this machine to the next.

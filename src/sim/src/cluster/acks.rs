@@ -139,12 +139,15 @@ impl World {
             false => process.acks.acknowledged(&process.state, process.store.number, now_us),
         };
         let mut answered = Vec::new();
+        let (in_sync, min_in_sync) = process.acks.in_sync;
+        let is_reached =
+            |waiting: &Waiting| waiting.target <= acknowledged && !(waiting.is_write && in_sync < min_in_sync);
         while let Some(first) = process.acks.waiting.front() {
             let may_wait = first.step.is_some() || now_us - first.since_us < timeout_us;
-            if first.target > acknowledged && may_wait {
+            if !is_reached(first) && may_wait {
                 break;
             }
-            answered.extend(process.acks.waiting.pop_front().filter(|first| first.target <= acknowledged));
+            answered.extend(process.acks.waiting.pop_front().filter(is_reached));
         }
         for Waiting { key, list, floor, is_write, step, .. } in answered {
             if let Some((id, step, tenure)) = step {

@@ -2,8 +2,10 @@
 
 import shutil
 
+import ports
 import pytest
 from harness import LOG_TAIL_CHARS, Cluster, Instance
+from relay import Relay
 
 
 class Workshop:
@@ -13,6 +15,7 @@ class Workshop:
         self.folder = folder
         self.instances = []
         self.clusters = []
+        self.relays = []
 
     def cluster(self, size, replication_factor=1, **config):
         """A cluster that is not started yet."""
@@ -27,6 +30,20 @@ class Workshop:
         cluster.wait_in_sync()
         return cluster
 
+    def pair_behind_relay(self):
+        """A master, its replica, in sync, with a table t, and the relay that the replica reaches the master through."""
+        port = ports.take()
+        relay = Relay(port)
+        self.relays.append(relay)
+        cluster = self.cluster(0, replication_factor=2)
+        cluster.peers = [relay.address]
+        master = cluster.add(listen=f"127.0.0.1:{port}", advertise=relay.address)
+        replica = cluster.add()
+        cluster.start().wait_in_sync()
+        assert cluster.leader() is master
+        master.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+        return cluster, relay, master, replica
+
     def instance(self, folder_name=None, **config):
         """An instance on its own, not started."""
         folder = self.folder / (folder_name or config.get("name", "nameless"))
@@ -40,6 +57,8 @@ class Workshop:
     def close(self):
         for instance in self.all():
             instance.kill()
+        for relay in self.relays:
+            relay.close()
 
 
 _open = []

@@ -5,11 +5,9 @@ import re
 import time
 
 import msgpack
-import ports
 import pytest
 import tarantool
 from harness import wait_until
-from relay import Relay
 
 TIMEOUT = 20201
 ROWS = 1000
@@ -264,16 +262,8 @@ def test_a_new_master_does_not_show_what_others_in_sync_may_lack(workshop):
 
 def test_a_replica_that_stays_connected_and_acknowledges_nothing_is_counted_out(workshop):
     """Writes go on without it; it is counted in again when it has what they wrote."""
-    port = ports.take()
-    relay = Relay(port)
-    cluster = workshop.cluster(0, replication_factor=2)
-    cluster.peers = [relay.address]
-    master = cluster.add(listen=f"127.0.0.1:{port}", advertise=relay.address)
-    replica = cluster.add()
-    cluster.start().wait_in_sync()
+    cluster, relay, master, replica = workshop.pair_behind_relay()
     name = master.status()["replicasets"][0]["name"]
-    assert cluster.master_of(name) is master
-    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
     for instance in cluster:
         instance.eval("box.cfg{replication_timeout = 600}")
     relay.flowing.clear()
@@ -288,7 +278,6 @@ def test_a_replica_that_stays_connected_and_acknowledges_nothing_is_counted_out(
         relay.flowing.set()
     cluster.wait_in_sync()
     assert replica.eval("return box.space.t:count()") == [2]
-    relay.close()
 
 
 def taken_for_offline(leader):

@@ -113,6 +113,26 @@ def test_one_that_is_alone_keeps_the_rows_that_it_has(workshop):
     assert loser.sql("SELECT count(*) FROM later WHERE id >= 100") == [[ROWS]]
 
 
+def test_what_may_be_lost_depends_on_how_it_was_written(workshop):
+    """Not on `wal_mode` now: nobody is master with what is left while the one that has everything is away."""
+    cluster = workshop.cluster(6, replication_factor=2).start().wait_balanced()
+    cluster[0].sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
+    cluster.wait_in_sync()
+    name, master, replica, asked = cluster.pick()
+    power = Power(replica)
+    asked.call("crud.insert_many", "t", [[key, key] for key in range(ROWS)])
+    for end in (lambda i: i.pause(), lambda i: i.kill()):
+        end(master)
+        end(replica)
+    assert power.lose() > 0
+    replica.config["wal_mode"] = "fsync"
+    replica.start()
+    wait_until(lambda: asked.in_sync(name) == {master.name}, "nobody to count on what the replica has")
+    master.start()
+    cluster.wait_whole()
+    assert asked.sql("SELECT count(*), sum(v) FROM t") == [[ROWS, ROWS * (ROWS - 1) // 2]]
+
+
 def test_the_only_voter_comes_back_behind_its_learner(workshop):
     """Changes of the catalog that it had made alone are lost; rows are not, and the learner takes over its catalog."""
     cluster = workshop.cluster(2, replication_factor=2).start().wait_balanced()

@@ -4,11 +4,9 @@ import concurrent.futures
 import itertools
 import threading
 
-import ports
 import pytest
 import tarantool
 from harness import wait_until
-from relay import Relay
 
 ARGUMENT, CONFLICT, NO_SUCH_REPLICASET = 20002, 20300, 20310
 WRITES = 200
@@ -55,16 +53,8 @@ def cluster(workshop):
 
 def test_a_write_that_all_have_is_acknowledged_though_its_master_never_heard_so(workshop):
     """The followers have turned away from the old master before it hears that they have its last row."""
-    port = ports.take()
-    relay = Relay(port)
-    cluster = workshop.cluster(0, replication_factor=2)
-    cluster.peers = [relay.address]
-    master = cluster.add(listen=f"127.0.0.1:{port}", advertise=relay.address)
-    replica = cluster.add()
-    cluster.start().wait_in_sync()
+    _, relay, master, replica = workshop.pair_behind_relay()
     name = master.status()["replicasets"][0]["name"]
-    assert cluster.master_of(name) is master
-    master.sql("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
     master.call("set_setting", "offline_after_ms", 600_000)
     relay.acknowledging.clear()
     try:
@@ -77,7 +67,6 @@ def test_a_write_that_all_have_is_acknowledged_though_its_master_never_heard_so(
     finally:
         relay.acknowledging.set()
     assert replica.sql("SELECT * FROM t") == [[1, 1]]
-    relay.close()
 
 
 def test_a_switchover_is_not_seen_by_clients(cluster):

@@ -58,8 +58,6 @@ pub enum Defect {
     JudgesUnheard,
     /// A leader goes by whom a master waited for before the catalog changed.
     TrustsOldPromises,
-    /// A leader goes by what it was told before the catalog changed.
-    TrustsOldReports,
 }
 
 /// The numbers of one run, drawn from its seed. Times are in microseconds of the pretended clock.

@@ -1,12 +1,13 @@
 //! Who is in sync: replicas that keep up are counted in, those that are offline, or answer but do not acknowledge writes, are
 //! counted out, so that writes go on.
 //!
-//! Only while the master is heard: when it is lost together with the others, the first that is noticed has every write that
-//! was acknowledged, and may have to take over.
+//! Only while the master is heard: when it is lost together with a replica, and that is noticed first, the replica has
+//! every write that was acknowledged, and may have to take over.
 //!
 //! Never below `min_in_sync`: writes then wait for the members that are missing. A member is counted in when three agree on
-//! what it is now: the master, which has waited for it since it came to be so, and says it knowing who is in sync; the member itself, which has seen its
-//! present part in the cluster, has no tail and follows the master of this term; and the catalog, which refuses otherwise.
+//! what it is now: the master, which has waited for it since it came to be so, and says so knowing who is in sync; the
+//! member itself, which has seen its present part in the cluster, has no tail and follows the master of this term; and the
+//! catalog, which refuses otherwise.
 
 use super::propose_for;
 use crate::{Step, View};

@@ -11,9 +11,9 @@
 //! can go on. If they do not reach it in time, the old master has most and is the new one too.
 //!
 //! A write is acknowledged when all members in sync have it, so any of them has all acknowledged writes; the one that
-//! has most loses the least of the others too. When all members in sync were heard, the rows that all of them have count as
-//! acknowledged: the old master may not have heard so of the last ones. Those that are leaving come last. With nobody in sync online, the
-//! replicaset waits for one.
+//! has most loses the least of the others too. Those that are leaving come last. With nobody in sync online, the
+//! replicaset waits for one. When all members in sync were heard, the rows that all of them have are acknowledged, though
+//! the old master may not have heard so of the last ones.
 
 use super::propose_for;
 use crate::{Step, View};

@@ -24,6 +24,8 @@ pub const SCHEMA_DOOR: &str = "picodata.peer.apply_schema";
 /// Silence grows without an event, so the governor looks again after this; sooner while a lease is waited for.
 const LOOK_MS: u64 = 50;
 const LOOK_SOON_MS: u64 = 5;
+/// Who has not looked for so long stood still.
+const STOOD_STILL_MS: u64 = 2 * LOOK_MS;
 /// How often a majority is asked to confirm that this leader still leads, on which leases depend.
 const ROUND_MS: u64 = 50;
 /// How long it may take to do so.
@@ -176,9 +178,9 @@ impl Term {
         let status = self.node.raft.status();
         let now_s = clock::now_s();
         // While this process stood still it heard nobody: that is not the others' silence.
-        let stood_still_s = now_s - std::mem::replace(&mut self.looked_s, now_s) - LOOK_MS as f64 / 1e3;
-        if stood_still_s > 0.0 {
-            self.observers.values().for_each(|observer| observer.excuse(stood_still_s));
+        let stood_still_s = now_s - std::mem::replace(&mut self.looked_s, now_s);
+        if stood_still_s > STOOD_STILL_MS as f64 / 1e3 {
+            self.observers.values().for_each(|observer| observer.excuse(stood_still_s, now_s));
         }
         let since_ms = |since_s: f64| ((now_s - since_s).max(0.0) * 1e3) as u64;
         let pending = state.schema.pending.as_ref().map(|pending| pending.id);

@@ -147,9 +147,9 @@ impl Observer {
         is_news
     }
 
-    /// So many seconds of its silence are not its own.
-    pub fn excuse(&self, seconds: f64) {
-        self.heard_s.set(self.heard_s.get() + seconds);
+    /// So many seconds until now, if it was silent for so long, are not its own silence.
+    pub fn excuse(&self, seconds: f64, now_s: f64) {
+        self.heard_s.set(now_s.min(self.heard_s.get() + seconds));
     }
 
     /// In the governor's words.

@@ -20,7 +20,7 @@ pub const FENCE_KEY: &str = "fence";
 pub const BARRIER_KEY: &str = "barrier";
 /// The start of the machine under which this instance was online last.
 pub const MACHINE_KEY: &str = "machine";
-/// 1 when everything that this instance has written is forced to the disk, else 0.
+/// Whether everything that this instance has written is forced to the disk: 1 or 0.
 pub const FORCED_KEY: &str = "forced";
 /// The last term whose master this instance followed or was.
 pub const SEEN_KEY: &str = "seen";

@@ -387,13 +387,13 @@ fn announce(node: &Node, is_founder: bool, is_newcomer: bool) -> Result<()> {
     if known == InstanceState::Expelled {
         return Err(was_expelled(&node.me.name));
     }
-    // A first life was counted when the cluster let the instance in; every later one is counted here, also when what it
-    // knows of the cluster is so old that it finds itself joining still.
     let is_forced = node.config.wal_mode == WalMode::Fsync;
     let was_forced = disk::read_mark(disk::FORCED_KEY)? == 1;
-    if !is_forced && was_forced {
-        disk::write_mark(disk::FORCED_KEY, 0)?;
+    if was_forced && !is_forced {
+        note_forced(false)?;
     }
+    // A first life was counted when the cluster let the instance in; every later one is counted here, also when what it
+    // knows of the cluster is so old that it finds itself joining still.
     let is_counted = is_founder || is_newcomer && known == InstanceState::Joining;
     if !is_counted {
         // What may be lost is what earlier lives have written, in their way.
@@ -421,11 +421,18 @@ fn announce(node: &Node, is_founder: bool, is_newcomer: bool) -> Result<()> {
     }
     disk::write_mark(disk::MACHINE_KEY, machine()?)?;
     if is_forced && !was_forced {
-        // What earlier lives have written is forced now.
-        FOLDER.with_borrow(|folder| folder.as_ref().map_or(Ok(()), |folder| folder.sync_logs()))?;
-        disk::write_mark(disk::FORCED_KEY, 1)?;
+        note_forced(true)?;
     }
     Ok(())
+}
+
+/// Notes whether everything that this instance has written is forced to the disk. It is until now, and so is the note: a
+/// machine that loses power must not lose it with the first rows that are not forced.
+fn note_forced(is_forced: bool) -> Result<()> {
+    let sync = || FOLDER.with_borrow(|folder| folder.as_ref().map_or(Ok(()), |folder| folder.sync_logs()));
+    sync()?;
+    disk::write_mark(disk::FORCED_KEY, is_forced.into())?;
+    sync()
 }
 
 /// A number that differs from one start of this machine to the next.

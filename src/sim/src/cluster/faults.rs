@@ -8,6 +8,7 @@ use crate::network::Quality;
 use consensus::Role;
 
 impl World {
+    /// Something happens, and the promises hear of it.
     pub fn fault(&mut self) -> Verdict {
         self.go_wrong()?;
         self.promises.accuracy.links(self.network.is_fine(), self.now_us);

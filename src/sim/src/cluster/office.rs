@@ -186,8 +186,10 @@ impl World {
         if let Some(office) = self.office(number) {
             // While this process stood still it heard nobody: that is not the others' silence.
             let passed_us = clock_us.saturating_sub(std::mem::replace(&mut office.looked_us, clock_us));
-            let stood_still_us = passed_us.saturating_sub(BEAT_US);
-            office.watches.values_mut().for_each(|watch| watch.heard_us += stood_still_us);
+            if passed_us > 2 * BEAT_US {
+                let excuse = |watch: &mut Watch| watch.heard_us = clock_us.min(watch.heard_us + passed_us);
+                office.watches.values_mut().for_each(excuse);
+            }
         }
         for _ in 0..PLANS_MAX {
             let Some(action) = self.next_action(number, clock_us) else { return Ok(()) };
@@ -269,9 +271,7 @@ impl World {
         }
         Ok(())
     }
-}
 
-impl World {
     /// A leader takes somebody for offline: who has said nothing of the kind must have been silent.
     fn check_offline(&mut self, number: u64, op: &Op) -> Verdict {
         let Op::SetInstanceState { instance, incarnation, state: InstanceState::Offline } = op else { return Ok(()) };

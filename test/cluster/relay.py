@@ -14,6 +14,15 @@ CHUNK_BYTES = 1 << 16
 SUBSCRIBE = re.compile(rb"\xce.{4}[\x81-\x8f]\x00\x42", re.DOTALL)
 
 
+class Gate(threading.Event):
+    """Holds up what comes by until it is set."""
+
+    def __init__(self):
+        super().__init__()
+        self.set()
+        self.is_lossy = False
+
+
 class Relay:
     """Listens on `address` and passes everything on to an instance's port. While `losing` is set, a connection is
     broken each time that some hundreds of kilobytes, as the dice say, have been answered over all connections. While
@@ -23,9 +32,7 @@ class Relay:
     def __init__(self, port, seed=0):
         self.port, self.rng = port, random.Random(seed)
         self.losing, self.broken = False, 0
-        self.flowing, self.acknowledging = threading.Event(), threading.Event()
-        self.flowing.set()
-        self.acknowledging.set()
+        self.flowing, self.acknowledging = Gate(), Gate()
         self._left = self._next()
         self._lock = threading.Lock()
         listener = ports.take()
@@ -55,7 +62,10 @@ class Relay:
         try:
             while data := source.recv(CHUNK_BYTES):
                 if pulls.is_set():
-                    (self.flowing if answers else self.acknowledging).wait()
+                    gate = self.flowing if answers else self.acknowledging
+                    gate.wait()
+                    if gate.is_lossy:
+                        break
                 elif not answers and SUBSCRIBE.search(data):
                     pulls.set()
                 if answers and self._is_lost(len(data)):
@@ -77,6 +87,12 @@ class Relay:
             self._left = self._next()
             self.broken += 1
             return True
+
+    def lose_acknowledgements(self):
+        """Those that are held up, with their connections; later ones flow."""
+        held, self.acknowledging = self.acknowledging, Gate()
+        held.is_lossy = True
+        held.set()
 
     def close(self):
         self._listener.close()

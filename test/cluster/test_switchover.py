@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import threading
+import time
 
 import pytest
 import tarantool
@@ -51,22 +52,41 @@ def cluster(workshop):
     return workshop.pairs()
 
 
-def test_a_write_that_all_have_is_acknowledged_though_its_master_never_heard_so(workshop):
-    """The followers have turned away from the old master before it hears that they have its last row."""
+@pytest.fixture
+def unheard(workshop):
+    """A master hands over to its replica before it hears that this one has its last row. Answers the two, the name of
+    their replicaset, and the write that waits."""
     _, relay, master, replica = workshop.pair_behind_relay()
     name = master.status()["replicasets"][0]["name"]
     master.call("set_setting", "offline_after_ms", 600_000)
     relay.acknowledging.clear()
-    try:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            writing = pool.submit(master.connect(timeout_s=60).call, "picodata.crud.replace", ("t", [1, 1]))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        writing = pool.submit(master.connect(timeout_s=60).call, "picodata.crud.replace", ("t", [1, 1]))
+        try:
             wait_until(lambda: replica.eval("return box.space.t:count()") == [1], "the replica to have the row")
+            time.sleep(0.3)  # So long it reports to the leader that its follower lacks the row.
             assert not writing.done()
             assert replica.call("switchover", name) == replica.name
-            writing.result()
-    finally:
-        relay.acknowledging.set()
+        finally:
+            relay.lose_acknowledgements()
+        yield master, replica, name, writing
+
+
+def test_a_write_that_all_have_is_acknowledged_though_its_master_never_heard_so(unheard):
+    _, replica, _, writing = unheard
+    writing.result()
     assert replica.sql("SELECT * FROM t") == [[1, 1]]
+
+
+def test_a_new_master_counts_nobody_out_who_had_no_time_to_acknowledge(unheard):
+    """If it were lost just then, nobody could take over."""
+    master, replica, name, _ = unheard
+    master.call("set_setting", "offline_after_ms", 800)
+    time.sleep(1)  # What nobody acknowledged while it was the master is older than that now.
+    assert replica.call("switchover", name, master.name) == master.name
+    wait_until(lambda: replica.in_sync(name) == {master.name, replica.name}, "both to be in sync")
+    changes = [line for i in (master, replica) for line in i.log().splitlines() if f"{name} has in sync: " in line]
+    assert len(changes) == 1, "the replica was counted in when it joined"
 
 
 def test_a_switchover_is_not_seen_by_clients(cluster):

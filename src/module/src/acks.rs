@@ -69,6 +69,8 @@ struct Acks {
     in_sync: Cell<(usize, usize)>,
     /// What had been written when that was looked at last, and when; it is looked at again once all have it.
     seen: Cell<(u64, f64)>,
+    /// The term that this instance was the master of last.
+    led: Cell<u64>,
     /// What had been written at the last report in which a follower lagged.
     nudged: Cell<u64>,
 }
@@ -171,6 +173,7 @@ fn acks() -> &'static Acks {
                 shared: Cell::new(0),
                 in_sync: Cell::new((0, 0)),
                 seen: Cell::new((0, 0.0)),
+                led: Cell::new(0),
                 nudged: Cell::new(u64::MAX),
             }))
         })
@@ -190,6 +193,9 @@ pub fn on_change(node: &'static Node, state: &State) {
     acks.is_deposed.set(!is_master && replicaset.master.is_some());
     if !is_master {
         acks.promised.borrow_mut().clear();
+    } else if acks.led.replace(replicaset.master_term) != replicaset.master_term {
+        // Its followers have had no time yet to acknowledge anything.
+        acks.seen.set((written(), clock::now_s()));
     }
     if acks.is_deposed.get() {
         acks.shared.set(shared(node, replicaset));
